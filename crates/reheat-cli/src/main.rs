@@ -1,0 +1,2 @@
+//! The `reheat` command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Files of conversations to tokenised, packed batches in host memory.

@@ -1,0 +1,1 @@
+//! Key-value cache, sampling, batched and streamed generation.

@@ -1,0 +1,1 @@
+//! Fused differentiable operations as Burn backend extensions.

@@ -1,0 +1,1 @@
+//! Post-training methods: losses, optimizer, schedule, loop, checkpoints, metrics.

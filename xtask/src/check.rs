@@ -1,0 +1,74 @@
+//! `cargo xtask check`: what CI runs, cheapest first, each dependency built once.
+
+use std::process::Command;
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use crate::workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Run only these steps, in the given order
+    #[arg(value_enum)]
+    steps: Vec<Step>,
+}
+
+/// One thing that must hold.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Step {
+    /// The formatter has nothing to change
+    Fmt,
+    /// Clippy finds nothing, in code, tests and examples
+    Clippy,
+    /// The API documentation builds without a warning
+    Doc,
+    /// All tests pass
+    Test,
+    /// The binary with CUDA devices type-checks
+    Cuda,
+    /// The binary with wgpu devices type-checks
+    Wgpu,
+}
+
+/// Runs the steps and stops at the first that fails.
+pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let steps = if args.steps.is_empty() { Step::value_variants() } else { &args.steps };
+    for step in steps {
+        let mut command = step.command();
+        eprintln!("\n== {} ==", workspace::shown(&command));
+        let start = Instant::now();
+        workspace::run(&mut command)?;
+        eprintln!("== {step:?} passed in {:.0} s ==", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+impl Step {
+    /// The cargo command of this step.
+    ///
+    /// All of them use the release profile: it is the only one that anything here is built in.
+    fn command(self) -> Command {
+        let mut cargo = workspace::cargo();
+        match self {
+            Step::Fmt => cargo.args(["fmt", "--all", "--check"]),
+            Step::Clippy => cargo.args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            Step::Doc => {
+                cargo.env("RUSTDOCFLAGS", "-D warnings");
+                cargo.args(["doc", "--release", "--workspace", "--no-deps", "--document-private-items"])
+            }
+            Step::Test => cargo.args(["test", "--release", "--workspace"]),
+            Step::Cuda => device_check(&mut cargo, "cuda"),
+            Step::Wgpu => device_check(&mut cargo, "wgpu"),
+        };
+        cargo
+    }
+}
+
+/// Type-checks the binary with a device feature.
+///
+/// `DOCS_RS` keeps the LLVM bundle that code generation for CUDA links from being fetched; checking needs none of it.
+fn device_check<'a>(cargo: &'a mut Command, feature: &str) -> &'a mut Command {
+    cargo.env("DOCS_RS", "1");
+    cargo.args(["check", "--release", "--package", "reheat-cli", "--features", feature])
+}

@@ -1,1 +1,54 @@
-//! Fused differentiable operations as Burn backend extensions.
+//! Fused differentiable operations for language models on Burn.
+//!
+//! Each operation has a plain definition in Burn operations, which runs on every device and is what the tests compare
+//! with, and a CPU kernel with a hand-written backward pass that computes again instead of storing.
+//! The choice is made per call, from the device and the type of the tensors: f32 on the CPU is fused.
+//!
+//! Tensors are `[tokens, width]`: sequences lie end to end and are never padded.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//!
+//! let device = Device::flex();
+//! let x = Tensor::<2>::from_data([[3.0, 4.0]], &device);
+//! let weight = Tensor::<1>::from_data([1.0, 2.0], &device);
+//! let y = reheat_kernels::rms_norm(x, weight, 0.0);
+//! let y = y.into_data().try_to_vec::<f32>().unwrap();
+//! assert!((y[0] - 0.848_528).abs() < 1e-6 && (y[1] - 2.262_742).abs() < 1e-6);
+//! ```
+
+#![expect(unsafe_code, reason = "products on raw pointers and the allocator's options live here, each with its reason")]
+
+mod linear;
+mod rms_norm;
+mod rotary;
+mod attention;
+mod swiglu;
+mod logprobs;
+mod embedding;
+mod optimizer;
+mod memory;
+mod matrix; // products on slices
+mod vector; // row primitives, SIMD by run-time dispatch
+#[cfg(test)]
+mod parity;
+
+pub use self::{
+    attention::{AttentionLayout, Span, causal_attention},
+    embedding::embedding_backward,
+    linear::linear,
+    logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
+    memory::keep_pages,
+    optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
+    rms_norm::rms_norm,
+    rotary::{RotaryTable, rotary},
+    swiglu::swiglu,
+};
+
+use burn::backend::DispatchDevice;
+use burn::tensor::{DType, Tensor};
+
+/// Whether the CPU kernels take this tensor; everything else goes through the plain definitions.
+fn runs_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+}

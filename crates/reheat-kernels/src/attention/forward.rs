@@ -1,0 +1,77 @@
+//! Forward pass on the CPU: one task per block of queries.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::{AttentionLayout, Span};
+use crate::matrix::{Matrix, Threads, Write, numbers, product, tensor_of};
+use crate::vector;
+
+/// Queries per task: the scores of one head, 64 × keys, stay in the level-2 cache up to 4,000 keys.
+const BLOCK: usize = 64;
+
+pub(super) struct Forward {
+    pub(super) output: FlexTensor,
+    /// `[queries, num_heads]`.
+    pub(super) logsumexp: Vec<f32>,
+}
+
+/// A block of queries of one span and the rows of the results that belong to it.
+struct Task<'a> {
+    span: &'a Span,
+    /// First query of the block, counted from the span's first.
+    first: usize,
+    output: &'a mut [f32],
+    logsumexp: &'a mut [f32],
+}
+
+pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, layout: &AttentionLayout) -> Forward {
+    let width = layout.query_width();
+    let num_queries = q.layout().shape()[0];
+    let mut output = vec![0.0; num_queries * width];
+    let mut logsumexp = vec![0.0; num_queries * layout.num_heads];
+
+    let mut tasks = Vec::new();
+    let (mut output_rest, mut logsumexp_rest) = (output.as_mut_slice(), logsumexp.as_mut_slice());
+    for span in &layout.spans {
+        for first in (0..span.queries.len()).step_by(BLOCK) {
+            let rows = BLOCK.min(span.queries.len() - first);
+            let (output, rest) = output_rest.split_at_mut(rows * width);
+            output_rest = rest;
+            let (logsumexp, rest) = logsumexp_rest.split_at_mut(rows * layout.num_heads);
+            logsumexp_rest = rest;
+            tasks.push(Task { span, first, output, logsumexp });
+        }
+    }
+    let (q, k, v) = (numbers(q), numbers(k), numbers(v));
+    tasks.into_par_iter().for_each_init(Vec::new, |scores, task| attend(task, q, k, v, layout, scores));
+    Forward { output: tensor_of(output, [num_queries, width]), logsumexp }
+}
+
+fn attend(task: Task, q: &[f32], k: &[f32], v: &[f32], layout: &AttentionLayout, scores: &mut Vec<f32>) {
+    let AttentionLayout { num_heads, head_dim, .. } = *layout;
+    let (width, key_width, scale) = (layout.query_width(), layout.key_width(), layout.scale());
+    let rows = task.output.len() / width;
+    let first_row = task.span.queries.start + task.first;
+    // Keys that the block's last query sees, the longest row of scores.
+    let num_keys = task.span.prefix() + task.first + rows;
+    scores.resize(rows * num_keys, 0.0);
+
+    for head in 0..num_heads {
+        let key_start = task.span.keys.start * key_width + head / layout.heads_per_key_head() * head_dim;
+        let queries = Matrix::strided(&q[first_row * width + head * head_dim..], rows, head_dim, width);
+        let keys = Matrix::strided(&k[key_start..], num_keys, head_dim, key_width);
+        let values = Matrix::strided(&v[key_start..], num_keys, head_dim, key_width);
+        product(scores, num_keys, Write::Replace, queries, keys.transposed(), Threads::One);
+        for (row, scores) in scores.chunks_exact_mut(num_keys).enumerate() {
+            let (seen, future) = scores.split_at_mut(num_keys - (rows - 1 - row));
+            let shift = vector::max(seen) * scale;
+            let sum = vector::exp_in_place(seen, scale, shift);
+            vector::scale_in_place(seen, 1.0 / sum);
+            future.fill(0.0);
+            task.logsumexp[row * num_heads + head] = shift + sum.ln();
+        }
+        let weights = Matrix::dense(scores, rows, num_keys);
+        product(&mut task.output[head * head_dim..], width, Write::Replace, weights, values, Threads::One);
+    }
+}

@@ -1,0 +1,200 @@
+//! Log-probabilities of labels under a language-model head, without ever holding `[tokens, vocabulary]`.
+//!
+//! Logits exist for a chunk of tokens at a time; the pass that takes gradients consumes a chunk before the next is
+//! made (the idea of Wijmans et al. 2025, Cut Your Losses, arXiv:2411.09009, by chunks of tokens).
+
+mod cpu;
+
+use burn::tensor::{Int, Tensor, TensorData, activation};
+
+use crate::runs_fused;
+
+/// Label of a position that is not scored.
+pub const IGNORE_INDEX: i32 = -100;
+
+/// Bytes of logits held at a time. Larger chunks make the products with the head more efficient.
+const LOGITS_BYTES: usize = 128 << 20;
+
+/// What the head says about each label; zero where the label is [`IGNORE_INDEX`].
+#[derive(Debug, Clone)]
+pub struct TokenLogprobs {
+    /// `log p(label)` in nats, `[tokens]`, f32.
+    pub logprobs: Tensor<1>,
+    /// Entropy of the whole distribution in nats, `[tokens]`, f32.
+    pub entropy: Tensor<1>,
+    /// 1 where the label is the most likely token (the first of equals), `[tokens]`, f32.
+    pub is_top1: Tensor<1>,
+}
+
+/// Gradients of an objective of the log-probabilities.
+#[derive(Debug, Clone)]
+pub struct LogprobGradients {
+    /// `[tokens, hidden]`.
+    pub hidden: Tensor<2>,
+    /// `[vocabulary, hidden]`, added to what was given; `None` for a frozen head.
+    pub head: Option<Tensor<2>>,
+}
+
+/// Derivative of the objective with respect to the log-probabilities of one chunk.
+///
+/// Gets the positions of the chunk's tokens and their log-probabilities `[chunk]`, gives `[chunk]`.
+pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
+
+/// Log-probability of each label, entropy and top-1 hits.
+///
+/// # Shapes
+/// - `hidden`: `[tokens, hidden]`, normalised, ready for the head
+/// - `head`: `[vocabulary, hidden]`
+/// - `labels`: one per token, already shifted; [`IGNORE_INDEX`] where there is none
+///
+/// # Panics
+/// If a label is neither [`IGNORE_INDEX`] nor an id below the vocabulary size, or counts differ.
+pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, labels: &[i32]) -> TokenLogprobs {
+    let scored = Scored::new(&hidden, &head, labels);
+    if runs_fused(&hidden) {
+        return cpu::forward(hidden, head, &scored);
+    }
+    let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head).stats).collect();
+    scored.scatter_stats(parts, &hidden)
+}
+
+/// [`token_logprobs`], and in the same pass the gradients of an objective of the log-probabilities.
+///
+/// `head_gradient` is what the head's gradient has gathered so far, or `None` for a frozen head.
+///
+/// # Shapes
+/// As [`token_logprobs`]; `head_gradient`: `[vocabulary, hidden]`.
+///
+/// # Panics
+/// As [`token_logprobs`].
+pub fn token_logprobs_vjp(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    labels: &[i32],
+    head_gradient: Option<Tensor<2>>,
+    objective: ObjectiveGradient,
+) -> (TokenLogprobs, LogprobGradients) {
+    let scored = Scored::new(&hidden, &head, labels);
+    if runs_fused(&hidden) {
+        return cpu::vjp(hidden, head, &scored, head_gradient, objective);
+    }
+    reference_vjp(hidden, head, &scored, head_gradient, objective)
+}
+
+/// The definition in Burn operations, for every device and as the oracle of the fused one.
+pub(crate) fn reference_vjp(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    scored: &Scored,
+    head_gradient: Option<Tensor<2>>,
+    objective: ObjectiveGradient,
+) -> (TokenLogprobs, LogprobGradients) {
+    let mut d_head = head_gradient;
+    let mut d_hidden = hidden.zeros_like();
+    let mut parts = Vec::new();
+    for chunk in scored.chunks() {
+        let ReferenceChunk { rows, index, log_softmax, one_hot, stats } =
+            reference_chunk(scored, chunk, &hidden, &head);
+        let weights = objective(chunk, stats.logprobs.clone()).unsqueeze_dim::<2>(1); // [chunk, 1]
+        // d log p(label) / d logits = one_hot - softmax
+        let d_logits = (one_hot - log_softmax.exp()) * weights; // [chunk, vocab]
+        d_head = d_head.map(|sum| sum + d_logits.clone().transpose().matmul(rows));
+        d_hidden = d_hidden.select_assign(0, index, d_logits.matmul(head.clone()), burn::tensor::IndexingUpdateOp::Add);
+        parts.push(stats);
+    }
+    let stats = scored.scatter_stats(parts, &hidden);
+    (stats, LogprobGradients { hidden: d_hidden, head: d_head })
+}
+
+/// The positions that carry a label, which alone meet the head.
+pub(crate) struct Scored {
+    /// In ascending order.
+    positions: Vec<usize>,
+    /// Label of each position in `positions`.
+    labels: Vec<usize>,
+    num_tokens: usize,
+    chunk: usize,
+}
+
+impl Scored {
+    pub(crate) fn new(hidden: &Tensor<2>, head: &Tensor<2>, labels: &[i32]) -> Self {
+        let ([num_tokens, width], [vocab_size, head_width]) = (hidden.dims(), head.dims());
+        assert_eq!(labels.len(), num_tokens, "one label per token");
+        assert_eq!(width, head_width, "the head takes another width than hidden has");
+        let (positions, labels) = labels
+            .iter()
+            .enumerate()
+            .filter(|(_, label)| **label != IGNORE_INDEX)
+            .map(|(position, label)| {
+                let label = usize::try_from(*label).expect("a label is an id or IGNORE_INDEX");
+                assert!(label < vocab_size, "label {label} is outside the vocabulary of {vocab_size}");
+                (position, label)
+            })
+            .unzip();
+        let chunk = (LOGITS_BYTES / (vocab_size * size_of::<f32>())).max(1);
+        Self { positions, labels, num_tokens, chunk }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &[usize]> {
+        self.positions.chunks(self.chunk)
+    }
+
+    /// Labels of a chunk that [`Self::chunks`] gave.
+    fn labels_of(&self, chunk: &[usize]) -> &[usize] {
+        let start = self.positions.partition_point(|position| *position < chunk[0]);
+        &self.labels[start..start + chunk.len()]
+    }
+
+    fn scatter_stats(&self, parts: Vec<TokenLogprobs>, like: &Tensor<2>) -> TokenLogprobs {
+        let device = like.device().inner();
+        let zeros = || Tensor::<1>::zeros([self.num_tokens], (&device, burn::tensor::DType::F32));
+        if parts.is_empty() {
+            return TokenLogprobs { logprobs: zeros(), entropy: zeros(), is_top1: zeros() };
+        }
+        let index = int_tensor(&self.positions, &device);
+        let scatter = |pick: fn(&TokenLogprobs) -> Tensor<1>| {
+            let values = Tensor::cat(parts.iter().map(pick).collect(), 0);
+            zeros().select_assign(0, index.clone(), values, burn::tensor::IndexingUpdateOp::Add)
+        };
+        TokenLogprobs {
+            logprobs: scatter(|part| part.logprobs.clone()),
+            entropy: scatter(|part| part.entropy.clone()),
+            is_top1: scatter(|part| part.is_top1.clone()),
+        }
+    }
+}
+
+struct ReferenceChunk {
+    rows: Tensor<2>,
+    index: Tensor<1, Int>,
+    log_softmax: Tensor<2>,
+    one_hot: Tensor<2>,
+    stats: TokenLogprobs,
+}
+
+/// One chunk of the definition.
+fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &Tensor<2>) -> ReferenceChunk {
+    let device = hidden.device();
+    let index = int_tensor(chunk, &device);
+    let rows = hidden.clone().select(0, index.clone()); // [chunk, hidden]
+    let logits = rows.clone().matmul(head.clone().transpose()).cast(burn::tensor::DType::F32); // [chunk, vocab]
+    let labels = int_tensor(scored.labels_of(chunk), &device).unsqueeze_dim::<2>(1); // [chunk, 1]
+    let log_softmax = activation::log_softmax(logits, 1);
+    let one_hot = log_softmax.zeros_like().scatter(
+        1,
+        labels.clone(),
+        Tensor::ones([chunk.len(), 1], &device),
+        burn::tensor::IndexingUpdateOp::Add,
+    );
+    let stats = TokenLogprobs {
+        logprobs: log_softmax.clone().gather(1, labels.clone()).squeeze_dim::<1>(1),
+        entropy: (log_softmax.clone().exp() * log_softmax.clone()).sum_dim(1).neg().squeeze_dim::<1>(1),
+        is_top1: log_softmax.clone().argmax(1).equal(labels).float().squeeze_dim::<1>(1),
+    };
+    ReferenceChunk { rows, index, log_softmax, one_hot, stats }
+}
+
+fn int_tensor(values: &[usize], device: &burn::tensor::Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = values.iter().map(|value| *value as i64).collect();
+    Tensor::from_data(TensorData::from(values.as_slice()), device)
+}

@@ -1,0 +1,166 @@
+//! Every kernel against its plain definition: values and gradients, over odd sizes, single rows and prefixes.
+
+use burn::tensor::{Device, Distribution, Tensor};
+use proptest::prelude::*;
+
+use crate::*;
+
+/// Both sides compute in f32 and differ in the order of their sums: up to a few hundred terms of size 1.
+const TOLERANCE: f32 = 2e-5;
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device())
+}
+
+fn assert_close<const D: usize>(what: &str, ours: Tensor<D>, oracle: Tensor<D>) {
+    assert_eq!(ours.dims(), oracle.dims(), "{what}");
+    let scale = oracle.clone().abs().max().into_scalar::<f32>().max(1.0);
+    let difference = (ours - oracle).abs().max().into_scalar::<f32>();
+    assert!(difference <= TOLERANCE * scale, "{what}: off by {difference} at scale {scale}");
+}
+
+/// Compares a kernel with its definition: output and the gradient of a random projection of it in every input.
+fn compare<const N: usize>(
+    inputs: [Tensor<2>; N],
+    kernel: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    oracle: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
+    let output = oracle(inputs.clone());
+    assert_close("output without gradients", kernel(inputs.clone()), output.clone());
+    let projection = random(output.dims());
+    let gradients = |f: &dyn Fn([Tensor<2>; N]) -> Tensor<2>| {
+        let leaves = inputs.clone().map(|x| x.autodiff().require_grad());
+        let y = f(leaves.clone());
+        let gradients = (y.clone() * projection.clone()).sum().backward();
+        (y.inner(), leaves.map(|leaf| leaf.grad(&gradients).expect("every input has a gradient")))
+    };
+    let (ours, our_gradients) = gradients(&kernel);
+    let (theirs, their_gradients) = gradients(&oracle);
+    assert_close("output", ours, theirs);
+    for (index, (ours, theirs)) in our_gradients.into_iter().zip(their_gradients).enumerate() {
+        assert_close(&format!("gradient of input {index}"), ours, theirs);
+    }
+}
+
+fn row(x: Tensor<2>) -> Tensor<1> {
+    x.squeeze_dim::<1>(0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn linear_equals_its_definition(tokens in 1usize..70, input in 1usize..40, output in 1usize..50) {
+        compare([random([tokens, input]), random([output, input]), random([1, output])],
+            |[x, w, b]| linear(x, w, Some(row(b))), |[x, w, b]| linear::reference(x, w, Some(row(b))));
+        compare([random([tokens, input]), random([output, input])],
+            |[x, w]| linear(x, w, None), |[x, w]| linear::reference(x, w, None));
+    }
+
+    #[test]
+    fn rms_norm_equals_its_definition(rows in 1usize..90, width in 1usize..70) {
+        compare([random([rows, width]), random([1, width])],
+            |[x, w]| rms_norm(x, row(w), 1e-6), |[x, w]| rms_norm::reference(x, row(w), 1e-6));
+    }
+
+    #[test]
+    fn swiglu_equals_its_definition(rows in 1usize..40, width in 1usize..70) {
+        compare([random([rows, width]), random([rows, width])],
+            |[gate, up]| swiglu(gate, up), |[gate, up]| swiglu::reference(gate, up));
+    }
+
+    #[test]
+    fn rotary_equals_its_definition(tokens in 1usize..80, heads in 1usize..4, half in 1usize..20, start in 0usize..500) {
+        let positions: Vec<usize> = (start..start + tokens).collect();
+        let table = RotaryTable::new(&positions, 2 * half, 1e6, &device());
+        compare([random([tokens, heads * 2 * half])], |[x]| rotary(x, &table), |[x]| rotary::reference(x, &table));
+    }
+
+    #[test]
+    fn attention_equals_its_definition(
+        lens in prop::collection::vec(1usize..140, 1..4),
+        groups in 1usize..4,
+        num_key_value_heads in 1usize..3,
+        head_dim in 1usize..20,
+        prefix in 0usize..90,
+    ) {
+        let num_heads = groups * num_key_value_heads;
+        let mut layout = AttentionLayout::packed(num_heads, num_key_value_heads, head_dim, &lens);
+        // The first sequence follows a cached prefix: its keys start earlier than its queries.
+        for (index, span) in layout.spans.iter_mut().enumerate() {
+            let start = if index == 0 { 0 } else { span.keys.start + prefix };
+            span.keys = start..span.keys.end + prefix;
+        }
+        let (queries, keys) = (lens.iter().sum(), lens.iter().sum::<usize>() + prefix);
+        let key_shape = [keys, num_key_value_heads * head_dim];
+        compare([random([queries, num_heads * head_dim]), random(key_shape), random(key_shape)],
+            |[q, k, v]| causal_attention(q, k, v, &layout), |[q, k, v]| attention::reference(q, k, v, &layout));
+    }
+
+    #[test]
+    fn logprobs_equal_their_definition(
+        labels in prop::collection::vec(prop_oneof![Just(IGNORE_INDEX), 0i32..37], 1..50),
+        width in 1usize..30,
+    ) {
+        let (hidden, head) = (random([labels.len(), width]), random([37, width]));
+        let objective = |positions: &[usize], logprobs: Tensor<1>| {
+            let weights: Vec<f32> = positions.iter().map(|position| *position as f32 + 0.5).collect();
+            logprobs.exp() * Tensor::from_data(weights.as_slice(), &device())
+        };
+        let start = random([37, width]);
+        let (stats, gradients) = token_logprobs_vjp(hidden.clone(), head.clone(), &labels, Some(start.clone()), &objective);
+        let forward = token_logprobs(hidden.clone(), head.clone(), &labels);
+        let scored = logprobs::Scored::new(&hidden, &head, &labels);
+        let oracle = logprobs::reference_vjp(hidden, head, &scored, Some(start), &objective);
+        assert_close("log-probabilities, forward only", forward.logprobs, oracle.0.logprobs.clone());
+        assert_close("log-probabilities", stats.logprobs, oracle.0.logprobs);
+        assert_close("entropy", stats.entropy, oracle.0.entropy);
+        assert_close("top-1 hits", stats.is_top1, oracle.0.is_top1);
+        assert_close("gradient of the hidden states", gradients.hidden, oracle.1.hidden);
+        assert_close("gradient of the head", gradients.head.unwrap(), oracle.1.head.unwrap());
+    }
+
+    #[test]
+    fn adamw_equals_its_definition(rows in 1usize..30, width in 1usize..30, step in 1u64..2000) {
+        let parameter = AdamWParameter {
+            value: random([rows, width]),
+            first_moment: random([rows, width]),
+            second_moment: random([rows, width]).square(),
+        };
+        let settings = AdamWStep {
+            learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, step, gradient_scale: 0.7,
+        };
+        let gradient = random([rows, width]);
+        let ours = adamw(parameter.clone(), gradient.clone(), &settings);
+        let oracle = optimizer::reference(parameter, gradient, &settings);
+        assert_close("value", ours.value, oracle.value);
+        assert_close("first moment", ours.first_moment, oracle.first_moment);
+        assert_close("second moment", ours.second_moment, oracle.second_moment);
+    }
+}
+
+#[test]
+fn embedding_rows_of_one_id_are_summed() {
+    let rows = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device());
+    let gradient = embedding_backward(Tensor::ones([4, 2], &device()), &[2, 0, 2], rows);
+    gradient
+        .into_data()
+        .assert_eq(&burn::tensor::TensorData::from([[4.0, 5.0], [1.0, 1.0], [7.0, 9.0], [1.0, 1.0f32]]), true);
+}
+
+#[test]
+fn squared_norm_sums_every_element() {
+    assert_eq!(squared_norm(Tensor::<2>::ones([300, 1000], &device())).into_scalar::<f32>(), 300_000.0);
+}
+
+#[test]
+fn nan_in_a_row_stays_in_the_results_of_that_row() {
+    let hidden = Tensor::<2>::from_data([[f32::NAN, 1.0], [0.5, 1.0]], &device());
+    let stats = token_logprobs(hidden, random([5, 2]), &[1, 1]);
+    let logprobs = stats.logprobs.into_data().try_to_vec::<f32>().unwrap();
+    assert!(logprobs[0].is_nan() && logprobs[1].is_finite());
+}

@@ -10,7 +10,8 @@ pub struct Encoding {
     pub ids: Vec<u32>,
     /// Bytes of the input that each token stands for.
     ///
-    /// A token that is part of a character spans that whole character, so tokens may overlap there. A token that
+    /// A token that is part of a character spans that whole character, so tokens may overlap there. Where the
+    /// normalizer joins characters (a letter and its accent), the result belongs to the first of them. A token that
     /// stands for no input, such as an added BOS, has an empty range.
     pub offsets: Vec<Range<usize>>,
 }

@@ -44,14 +44,14 @@ pub enum TokenizerError {
         /// What the `tokenizers` library said.
         reason: String,
     },
-    /// `tokenizer_config.json` gives a token another id than the tokenizer.
-    #[error("token `{token}` has id {found}, but `added_tokens_decoder` in `{}` says {declared}", .path.display())]
+    /// A file gives a token another id than the tokenizer does.
+    #[error("`{}` gives token `{token}` the id {declared}, but the tokenizer {found}", .path.display())]
     IdMismatch {
-        /// The configuration file.
+        /// The file.
         path: PathBuf,
         /// The token.
         token: String,
-        /// Its id in `added_tokens_decoder`.
+        /// Its id in the file.
         declared: u32,
         /// Its id in the tokenizer.
         found: u32,
@@ -102,9 +102,10 @@ impl TokenizerError {
             Self::Json { .. } | Self::Definition { .. } => {
                 Some("the file is damaged or cut short: download it again and compare its size")
             }
-            Self::IdMismatch { .. } => {
-                Some("`tokenizer.json` and `tokenizer_config.json` come from different models: download both again")
-            }
+            Self::IdMismatch { .. } => Some(
+                "added tokens must follow the vocabulary without a gap, and `tokenizer.json` and \
+                     `tokenizer_config.json` must come from one model: download both again",
+            ),
             Self::UnknownToken { .. } => Some("`reheat tokenize` shows which special tokens the tokenizer has"),
             _ => None,
         }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
@@ -103,6 +104,24 @@ impl Files {
         }
         Ok(declared)
     }
+}
+
+/// The added tokens of `tokenizer.json` with the ids written there.
+pub(crate) fn defined_tokens(path: &Path, definition: &[u8]) -> Result<Vec<(u32, AddedToken)>, TokenizerError> {
+    #[derive(Deserialize)]
+    struct Definition {
+        #[serde(default)]
+        added_tokens: Vec<Defined>,
+    }
+    #[derive(Deserialize)]
+    struct Defined {
+        id: u32,
+        #[serde(flatten)]
+        token: AddedToken,
+    }
+    let definition: Definition = serde_json::from_slice(definition)
+        .map_err(|error| TokenizerError::Definition { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(definition.added_tokens.into_iter().map(|defined| (defined.id, defined.token)).collect())
 }
 
 fn added_tokens(config: &JsonFile) -> Result<Vec<(u32, AddedToken)>, TokenizerError> {

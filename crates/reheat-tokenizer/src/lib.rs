@@ -13,22 +13,22 @@
 //! let definition = r#"{
 //!     "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
 //!     "post_processor": null, "decoder": {"type": "Fuse"},
-//!     "added_tokens": [{"id": 2, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+//!     "added_tokens": [{"id": 7, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
 //!                       "normalized": false, "special": true}],
 //!     "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
 //!               "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-//!               "vocab": {"h": 0, "i": 1, "<": 3, "e": 4, "n": 5, "d": 6, ">": 7}, "merges": []}
+//!               "vocab": {"h": 0, "i": 1, "<": 2, "e": 3, "n": 4, "d": 5, ">": 6}, "merges": []}
 //! }"#;
 //! std::fs::write(folder.path().join("tokenizer.json"), definition)?;
 //!
 //! let tokenizer = Tokenizer::from_dir(folder.path())?;
 //! let encoding = tokenizer.encode("hi<end>")?;
-//! assert_eq!(encoding.ids, [0, 1, 2]);
+//! assert_eq!(encoding.ids, [0, 1, 7]);
 //! assert_eq!(encoding.offsets, [0..1, 1..2, 2..7]);
 //! assert_eq!(tokenizer.decode(&encoding.ids, DecodeMode::SkipSpecialTokens)?, "hi");
 //!
 //! // The same text where the bytes from 2 on were typed by a user: no control token comes out.
-//! assert_eq!(tokenizer.encode_literal("hi<end>", &[2..7])?.ids, [0, 1, 3, 4, 5, 6, 7]);
+//! assert_eq!(tokenizer.encode_literal("hi<end>", &[2..7])?.ids, [0, 1, 2, 3, 4, 5, 6]);
 //! # Ok(())
 //! # }
 //! ```

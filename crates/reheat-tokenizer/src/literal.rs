@@ -198,7 +198,7 @@ fn original_range(piece: &NormalizedString, range: Range<usize>) -> Range<usize>
 }
 
 fn touches(range: &Range<usize>, literal: &[Range<usize>]) -> bool {
-    literal.iter().any(|literal| literal.start < range.end && range.start < literal.end)
+    literal.iter().any(|literal| !literal.is_empty() && literal.start < range.end && range.start < literal.end)
 }
 
 fn is_single_word(text: &str, range: &Range<usize>) -> bool {

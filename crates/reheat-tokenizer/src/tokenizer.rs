@@ -1,10 +1,11 @@
 use std::{fs, io, ops::Range, path::Path};
 
 use rayon::prelude::*;
+use tokenizers::AddedToken;
 
 use crate::{
     DecodeStream, Encoding, SpecialToken, SpecialTokens, TokenizerError,
-    files::{Declared, Files},
+    files::{self, Declared, Files},
     literal::AddedTokenMatcher,
 };
 
@@ -54,11 +55,18 @@ impl Tokenizer {
             .map_err(|error| TokenizerError::Definition { path: path.clone(), reason: error.to_string() })?;
         // Truncation and padding stored in the file are settings of one past call; transformers ignores them too.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| TokenizerError::Definition { path, reason: error.to_string() })?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| TokenizerError::Definition { path: path.clone(), reason: error.to_string() })?;
+        // The library numbers added tokens itself and only logs where the file says otherwise.
+        check_ids(&inner, &path, &files::defined_tokens(&path, &definition)?)?;
 
         let files = Files::read(dir)?;
         let declared = files.declared()?;
-        let changed = add_declared_tokens(&mut inner, &files, &declared)?;
+        let changed = add_declared_tokens(&mut inner, &declared);
+        if let Some(config) = &files.tokenizer_config {
+            check_ids(&inner, &config.path, &declared.added)?;
+        }
         inner.set_encode_special_tokens(declared.split_special_tokens);
 
         let special = special_tokens(&inner, &declared);
@@ -229,14 +237,10 @@ fn encode_error(text: &str, error: &(dyn std::error::Error + Send + Sync)) -> To
 }
 
 /// Adds what the files declare and the tokenizer lacks; says whether anything was added.
-fn add_declared_tokens(
-    inner: &mut tokenizers::Tokenizer,
-    files: &Files,
-    declared: &Declared,
-) -> Result<bool, TokenizerError> {
+fn add_declared_tokens(inner: &mut tokenizers::Tokenizer, declared: &Declared) -> bool {
     let present = inner.get_added_tokens_decoder();
     let known = |content: &str| present.values().any(|token| token.content == content);
-    let mut missing: Vec<tokenizers::AddedToken> = declared
+    let mut missing: Vec<AddedToken> = declared
         .added
         .iter()
         .map(|(_, token)| token)
@@ -245,27 +249,25 @@ fn add_declared_tokens(
         .collect();
     for token in declared.named.iter().map(|(_, token)| token).chain(&declared.additional) {
         if !known(&token.content) && !missing.iter().any(|other| other.content == token.content) {
-            missing.push(tokenizers::AddedToken { special: true, ..token.clone() });
+            missing.push(AddedToken { special: true, ..token.clone() });
         }
     }
-    let changed = !missing.is_empty();
-    if changed {
-        inner.add_tokens(&missing);
-    }
-    for (id, token) in &declared.added {
-        let found = inner.token_to_id(&token.content);
-        if let (Some(found), Some(config)) = (found, &files.tokenizer_config)
-            && found != *id
-        {
-            let (path, token, declared) = (config.path.clone(), token.content.clone(), *id);
-            return Err(TokenizerError::IdMismatch { path, token, declared, found });
+    inner.add_tokens(&missing);
+    !missing.is_empty()
+}
+
+fn check_ids(inner: &tokenizers::Tokenizer, path: &Path, declared: &[(u32, AddedToken)]) -> Result<(), TokenizerError> {
+    for (id, token) in declared {
+        if let Some(found) = inner.token_to_id(&token.content).filter(|found| found != id) {
+            let (path, token) = (path.to_owned(), token.content.clone());
+            return Err(TokenizerError::IdMismatch { path, token, declared: *id, found });
         }
     }
-    Ok(changed)
+    Ok(())
 }
 
 fn special_tokens(inner: &tokenizers::Tokenizer, declared: &Declared) -> SpecialTokens {
-    let resolve = |token: &tokenizers::AddedToken| {
+    let resolve = |token: &AddedToken| {
         inner.token_to_id(&token.content).map(|id| SpecialToken { content: token.content.clone(), id })
     };
     let named = declared.named.iter().filter_map(|(name, token)| Some((name.clone(), resolve(token)?))).collect();

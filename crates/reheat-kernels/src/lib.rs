@@ -17,7 +17,10 @@
 //! assert!((y[0] - 0.848_528).abs() < 1e-6 && (y[1] - 2.262_742).abs() < 1e-6);
 //! ```
 
-#![expect(unsafe_code, reason = "products on raw pointers and the allocator's options live here, each with its reason")]
+#![expect(
+    unsafe_code,
+    reason = "raw products, mapped files and the allocator's options live here, each with its reason"
+)]
 
 mod linear;
 mod rms_norm;
@@ -38,7 +41,7 @@ pub use self::{
     embedding::embedding_backward,
     linear::linear,
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
-    memory::keep_pages,
+    memory::{MappedFile, keep_pages},
     optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},

@@ -1,6 +1,10 @@
-//! Settings of the allocator.
+//! Settings of the allocator, and files mapped into memory.
 
 use std::ffi::{c_int, c_long};
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
 
 use libmimalloc_sys::mi_option_set;
 
@@ -20,5 +24,32 @@ pub fn keep_pages() {
     unsafe {
         mi_option_set(PURGE_DELAY, NEVER);
         mi_option_set(ALLOW_LARGE_OS_PAGES, 1);
+    }
+}
+
+/// A file mapped for reading.
+#[derive(Debug)]
+pub struct MappedFile(memmap2::Mmap);
+
+impl MappedFile {
+    /// Maps the whole file.
+    ///
+    /// A file that another process shortens while it is mapped ends this one with SIGBUS, as with any mapped checkpoint.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the mapping is private and read-only; checkpoints are replaced by rename, never written in place.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self(map))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }

@@ -1,1 +1,31 @@
-//! Qwen2 as Burn modules: configuration, forward pass, safetensors in and out.
+//! Qwen2 and Qwen2.5 as Burn modules: `config.json` and safetensors in, the same out.
+//!
+//! A model is `embed -> blocks -> norm -> head`, and its parts are public, so that a trainer can drive it block by
+//! block and a generator can put a cache between the halves of a block.
+//! Parameters keep the names and the layout of Hugging Face checkpoints.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use reheat_model::{Qwen2, Qwen2Config};
+//!
+//! let config = Qwen2Config::tiny(64); // two layers, a vocabulary of 64
+//! let model = Qwen2::random(&config, 7, &Device::flex());
+//! let logits = model.logits(&[1, 2, 3]);
+//! assert_eq!(logits.dims(), [3, 64]);
+//! ```
+
+mod config; // config.json
+mod qwen2; // the modules and the forward pass
+mod parameters; // visiting parameters by checkpoint name
+mod source; // where a new model's tensors come from
+mod load; // safetensors -> model
+mod save; // model -> safetensors
+mod error;
+
+pub use self::{
+    config::Qwen2Config,
+    error::{Misshapen, ModelError},
+    parameters::{for_each_parameter, map_parameters},
+    qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
+    save::{SaveOptions, WeightDtype, save_config},
+};

@@ -1,0 +1,75 @@
+//! Visiting the parameters of a module by the names they have in checkpoints.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// Calls `f` with the path of every parameter, `prefix` before it, and with its values as `[elements]`.
+///
+/// Under autodiff the values are detached from the parameter by the reshape; use it on plain modules.
+pub fn for_each_parameter(module: &impl Module, prefix: &str, f: impl FnMut(&str, &[usize], Tensor<1>)) {
+    struct Visit<F> {
+        path: Path,
+        f: F,
+    }
+    impl<F: FnMut(&str, &[usize], Tensor<1>)> ModuleVisitor for Visit<F> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.0.push(name.into());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.0.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            let shape = value.dims();
+            (self.f)(&self.path.name(), &shape, value.reshape([shape.iter().product::<usize>()]));
+        }
+    }
+    module.visit(&mut Visit { path: Path::new(prefix), f });
+}
+
+/// Replaces the values of every parameter by what `f` makes of them; shape and identity stay.
+///
+/// `f` owns the values: where nothing else holds them it can work in place.
+pub fn map_parameters<M: Module>(module: M, prefix: &str, f: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
+    struct Map<F> {
+        path: Path,
+        f: F,
+    }
+    impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Map<F> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.0.push(name.into());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.0.pop();
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let name = self.path.name();
+            let f = &mut self.f;
+            param.map(|value| {
+                let shape = value.dims();
+                f(&name, value.reshape([shape.iter().product::<usize>()])).reshape(shape)
+            })
+        }
+    }
+    module.map(&mut Map { path: Path::new(prefix), f })
+}
+
+/// Where a visitor is.
+struct Path(Vec<String>);
+
+impl Path {
+    fn new(prefix: &str) -> Self {
+        Self(if prefix.is_empty() { Vec::new() } else { vec![prefix.into()] })
+    }
+
+    /// The checkpoint name: the body of the model is under `model.`, the head beside it.
+    fn name(&self) -> String {
+        let path = self.0.join(".");
+        let beside = path.starts_with("lm_head.") || path.starts_with("model.");
+        if beside { path } else { format!("model.{path}") }
+    }
+}

@@ -1,0 +1,282 @@
+//! The Qwen2 decoder (transformers 5.23, `modeling_qwen2.py`).
+//!
+//! Hidden states are `[tokens, hidden_size]`: sequences lie end to end, and attention alone knows where one ends.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use reheat_kernels::{AttentionLayout, RotaryTable, causal_attention, linear, rms_norm, rotary, swiglu};
+
+use crate::source::{RandomSource, TensorSource};
+use crate::{ModelError, Qwen2Config, load};
+
+/// A dense layer with the weight as checkpoints store it.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    fn build(source: &mut impl TensorSource, name: &str, input: usize, output: usize, bias: Bias) -> Self {
+        let weight = Param::from_tensor(source.tensor(&format!("{name}.weight"), [output, input]));
+        let bias = match bias {
+            Bias::Yes => Some(Param::from_tensor(source.tensor(&format!("{name}.bias"), [output]))),
+            Bias::No => None,
+        };
+        Self { weight, bias }
+    }
+
+    /// `x · weightᵀ + bias`: `[tokens, in]` to `[tokens, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Bias {
+    Yes,
+    No,
+}
+
+/// Root-mean-square norm with a learned scale.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[hidden_size]`.
+    pub weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    fn build(source: &mut impl TensorSource, name: &str, config: &Qwen2Config) -> Self {
+        let weight = Param::from_tensor(source.tensor(&format!("{name}.weight"), [config.hidden_size]));
+        Self { weight, epsilon: config.rms_norm_eps }
+    }
+
+    /// Normalises each row of `[tokens, hidden_size]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(x, self.weight.val(), self.epsilon)
+    }
+}
+
+/// The four projections of attention.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, with bias.
+    pub q_proj: Linear,
+    /// Keys, with bias.
+    pub k_proj: Linear,
+    /// Values, with bias.
+    pub v_proj: Linear,
+    /// Output, without bias.
+    pub o_proj: Linear,
+}
+
+/// The gated feed-forward layer.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// The half that goes through the activation.
+    pub gate_proj: Linear,
+    /// The half that is gated.
+    pub up_proj: Linear,
+    /// Back to the hidden size.
+    pub down_proj: Linear,
+}
+
+/// Queries, keys and values of one block, rotated.
+#[derive(Debug, Clone)]
+pub struct Qkv {
+    /// `[tokens, num_attention_heads * head_dim]`.
+    pub q: Tensor<2>,
+    /// `[tokens, num_key_value_heads * head_dim]`.
+    pub k: Tensor<2>,
+    /// `[tokens, num_key_value_heads * head_dim]`.
+    pub v: Tensor<2>,
+}
+
+/// One decoder block: attention and feed-forward, each after a norm and with a residual.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: Attention,
+    /// Before the feed-forward layer.
+    pub post_attention_layernorm: RmsNorm,
+    /// The feed-forward layer.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    fn build(source: &mut impl TensorSource, name: &str, config: &Qwen2Config) -> Self {
+        let hidden = config.hidden_size;
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let intermediate = config.intermediate_size;
+        let mut dense =
+            |layer: &str, input, output, bias| Linear::build(source, &format!("{name}.{layer}"), input, output, bias);
+        let self_attn = Attention {
+            q_proj: dense("self_attn.q_proj", hidden, queries, Bias::Yes),
+            k_proj: dense("self_attn.k_proj", hidden, keys, Bias::Yes),
+            v_proj: dense("self_attn.v_proj", hidden, keys, Bias::Yes),
+            o_proj: dense("self_attn.o_proj", queries, hidden, Bias::No),
+        };
+        let mlp = Mlp {
+            gate_proj: dense("mlp.gate_proj", hidden, intermediate, Bias::No),
+            up_proj: dense("mlp.up_proj", hidden, intermediate, Bias::No),
+            down_proj: dense("mlp.down_proj", intermediate, hidden, Bias::No),
+        };
+        Self {
+            input_layernorm: RmsNorm::build(source, &format!("{name}.input_layernorm"), config),
+            self_attn,
+            post_attention_layernorm: RmsNorm::build(source, &format!("{name}.post_attention_layernorm"), config),
+            mlp,
+        }
+    }
+
+    /// The whole block on sequences without a cache.
+    ///
+    /// # Shapes
+    /// - `x`: `[tokens, hidden_size]`, laid out as `layout` and `rotary` say
+    /// - returns: as `x`
+    pub fn forward(&self, x: Tensor<2>, rotary: &RotaryTable, layout: &AttentionLayout) -> Tensor<2> {
+        let Qkv { q, k, v } = self.attention_inputs(x.clone(), rotary);
+        self.attention_outputs(x, causal_attention(q, k, v, layout))
+    }
+
+    /// The first half: norm, projections, rotation.
+    pub fn attention_inputs(&self, x: Tensor<2>, table: &RotaryTable) -> Qkv {
+        let x = self.input_layernorm.forward(x);
+        Qkv {
+            q: rotary(self.self_attn.q_proj.forward(x.clone()), table),
+            k: rotary(self.self_attn.k_proj.forward(x.clone()), table),
+            v: self.self_attn.v_proj.forward(x),
+        }
+    }
+
+    /// The second half: output projection, residual, feed-forward layer, residual.
+    pub fn attention_outputs(&self, x: Tensor<2>, attended: Tensor<2>) -> Tensor<2> {
+        let x = x + self.self_attn.o_proj.forward(attended);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        let gate = self.mlp.gate_proj.forward(normed.clone());
+        x + self.mlp.down_proj.forward(swiglu(gate, self.mlp.up_proj.forward(normed)))
+    }
+}
+
+/// A Qwen2 language model.
+///
+/// Its fields are the stages of the forward pass; a parameter's path in the module, after `model.` (but for the head),
+/// is its name in checkpoints.
+#[derive(Module, Debug)]
+pub struct Qwen2 {
+    /// Token embedding, `[vocab_size, hidden_size]`.
+    pub embed_tokens: Linear,
+    /// The blocks.
+    pub layers: Vec<Block>,
+    /// Before the head.
+    pub norm: RmsNorm,
+    /// The head, or `None` where it is the embedding.
+    pub lm_head: Option<Linear>,
+    #[module(skip)]
+    config: Qwen2Config,
+}
+
+impl Qwen2 {
+    pub(crate) fn build(config: &Qwen2Config, source: &mut impl TensorSource) -> Self {
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let embed_tokens = Linear::build(source, "model.embed_tokens", hidden, vocab, Bias::No);
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| Block::build(source, &format!("model.layers.{index}"), config))
+            .collect();
+        let norm = RmsNorm::build(source, "model.norm", config);
+        let lm_head = (!config.tie_word_embeddings).then(|| Linear::build(source, "lm_head", hidden, vocab, Bias::No));
+        Self { embed_tokens, layers, norm, lm_head, config: config.clone() }
+    }
+
+    /// A model with freshly drawn weights; the same seed gives the same bits.
+    pub fn random(config: &Qwen2Config, seed: u64, device: &Device) -> Self {
+        Self::build(config, &mut RandomSource::new(config, seed, device))
+    }
+
+    /// Loads a checkpoint directory in Hugging Face format, converted to f32.
+    ///
+    /// # Errors
+    /// If the configuration is not a Qwen2's, files are missing or damaged, tensors do not match the configuration
+    /// (every fault in one error), or weights are not finite.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
+        load::load(dir, device)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Qwen2Config {
+        &self.config
+    }
+
+    /// The configuration, for keys that do not change the computation ([`Qwen2Config::set`]).
+    pub fn config_mut(&mut self) -> &mut Qwen2Config {
+        &mut self.config
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.weight.val().device()
+    }
+
+    /// Embeddings of the tokens, `[tokens, hidden_size]`.
+    ///
+    /// # Panics
+    /// If an id is outside the vocabulary.
+    pub fn embed(&self, input_ids: &[i32]) -> Tensor<2> {
+        let vocab_size = self.config.vocab_size;
+        if let Some(id) = input_ids.iter().find(|id| !(0..vocab_size as i32).contains(id)) {
+            panic!("token id {id} is outside the vocabulary of {vocab_size}");
+        }
+        let weight = self.embed_tokens.weight.val();
+        let index = Tensor::<1, Int>::from_data(TensorData::from(input_ids), &weight.device());
+        weight.select(0, index)
+    }
+
+    /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`.
+    pub fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).weight.val()
+    }
+
+    /// Rotary angles for tokens at `positions`.
+    pub fn rotary_table(&self, positions: &[usize]) -> RotaryTable {
+        RotaryTable::new(positions, self.config.head_dim, self.config.rope_theta, &self.device())
+    }
+
+    /// Attention among sequences of the given lengths laid end to end.
+    pub fn packed_layout(&self, seq_lens: &[usize]) -> AttentionLayout {
+        let config = &self.config;
+        AttentionLayout::packed(config.num_attention_heads, config.num_key_value_heads, config.head_dim, seq_lens)
+    }
+
+    /// Normalised hidden states, ready for the head, of sequences laid end to end; each starts at position 0.
+    ///
+    /// # Shapes
+    /// - `input_ids`: `Σ seq_lens` ids
+    /// - returns: `[tokens, hidden_size]`
+    ///
+    /// # Panics
+    /// If the lengths do not add up or an id is outside the vocabulary.
+    pub fn hidden_states(&self, input_ids: &[i32], seq_lens: &[usize]) -> Tensor<2> {
+        assert_eq!(seq_lens.iter().sum::<usize>(), input_ids.len(), "lengths of the sequences and number of ids");
+        let positions: Vec<usize> = seq_lens.iter().flat_map(|len| 0..*len).collect();
+        let table = self.rotary_table(&positions);
+        let layout = self.packed_layout(seq_lens);
+        let x = self.layers.iter().fold(self.embed(input_ids), |x, block| block.forward(x, &table, &layout));
+        self.norm.forward(x)
+    }
+
+    /// Logits of one sequence, `[tokens, vocab_size]`: for looking at, as training never holds them.
+    ///
+    /// # Panics
+    /// If an id is outside the vocabulary.
+    pub fn logits(&self, input_ids: &[i32]) -> Tensor<2> {
+        linear(self.hidden_states(input_ids, &[input_ids.len()]), self.head(), None)
+    }
+}

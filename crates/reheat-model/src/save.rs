@@ -1,0 +1,177 @@
+//! Model to a Hugging Face directory.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use burn::tensor::{DType, Tensor};
+use half::{bf16, f16};
+use safetensors::{Dtype, View};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{ModelError, Qwen2, Qwen2Config, for_each_parameter};
+
+/// Type of the numbers in the saved files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum WeightDtype {
+    /// 32 bits, what training holds.
+    #[default]
+    #[serde(rename = "float32", alias = "f32")]
+    F32,
+    /// IEEE half precision.
+    #[serde(rename = "float16", alias = "f16")]
+    F16,
+    /// bfloat16.
+    #[serde(rename = "bfloat16", alias = "bf16")]
+    Bf16,
+}
+
+impl WeightDtype {
+    /// The name in `config.json`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    fn safetensors(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// How a checkpoint is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// Type of the numbers.
+    pub dtype: WeightDtype,
+    /// Files hold at most this many bytes of tensors, unless one tensor alone is larger.
+    pub max_shard_bytes: usize,
+}
+
+impl Default for SaveOptions {
+    /// f32, in files of 5 GB as transformers 4 wrote them.
+    fn default() -> Self {
+        Self { dtype: WeightDtype::F32, max_shard_bytes: 5_000_000_000 }
+    }
+}
+
+/// A tensor that is fetched and converted when its turn to be written comes.
+struct Entry {
+    shape: Vec<usize>,
+    values: Tensor<1>,
+    dtype: WeightDtype,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bytes()
+    }
+}
+
+impl View for &Entry {
+    fn dtype(&self) -> Dtype {
+        self.dtype.safetensors()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.values.clone().cast(DType::F32).into_data();
+        let values = values.as_slice::<f32>().expect("cast to f32 above");
+        Cow::Owned(match self.dtype {
+            WeightDtype::F32 => bytemuck::cast_slice(values).to_vec(),
+            WeightDtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+            WeightDtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes()
+    }
+}
+
+impl Qwen2 {
+    /// Writes `config.json` and the weights into `dir`, which is made if need be.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+        fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;
+        save_config(self.config(), dir, options.dtype)?;
+        let mut shards: Vec<Vec<(String, Entry)>> = vec![Vec::new()];
+        let mut filled = 0;
+        for_each_parameter(self, "", |name, shape, values| {
+            let entry = Entry { shape: shape.to_vec(), values, dtype: options.dtype };
+            if filled > 0 && filled + entry.bytes() > options.max_shard_bytes {
+                shards.push(Vec::new());
+                filled = 0;
+            }
+            filled += entry.bytes();
+            shards.last_mut().expect("starts with one").push((name.into(), entry));
+        });
+        if let [single] = shards.as_slice() {
+            return write_shard(&dir.join("model.safetensors"), single);
+        }
+        let mut weight_map = BTreeMap::new();
+        let mut total_size = 0;
+        for (index, shard) in shards.iter().enumerate() {
+            let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
+            write_shard(&dir.join(&file), shard)?;
+            for (name, entry) in shard {
+                weight_map.insert(name.clone(), file.clone());
+                total_size += entry.bytes();
+            }
+        }
+        let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
+        write_json(&dir.join("model.safetensors.index.json"), &index)
+    }
+}
+
+fn write_shard(path: &Path, entries: &[(String, Entry)]) -> Result<(), ModelError> {
+    // transformers refuses files whose header does not name the framework.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let views = entries.iter().map(|(name, entry)| (name.as_str(), entry));
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|source| ModelError::Write {
+        path: path.into(),
+        source: match source {
+            safetensors::SafeTensorError::IoError(source) => source,
+            other => io::Error::other(other),
+        },
+    })
+}
+
+/// Writes `config.json`, with the type of the saved weights and every key that was read.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_config(config: &Qwen2Config, dir: &Path, dtype: WeightDtype) -> Result<(), ModelError> {
+    let mut object: Map<String, Value> = config.raw().clone();
+    // transformers 4 named it `torch_dtype`; a file must not say both.
+    object.shift_remove("torch_dtype");
+    object.insert("dtype".into(), dtype.name().into());
+    write_json(&dir.join("config.json"), &Value::Object(object))
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+    let mut text = serde_json::to_string_pretty(value).expect("a JSON value can be written as JSON");
+    text.push('\n');
+    fs::write(path, text).map_err(|source| ModelError::Write { path: path.into(), source })
+}

@@ -1,0 +1,121 @@
+//! The table of crates in `docs/architecture.md` against what cargo resolves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use reheat_tests::workspace_root;
+
+/// One row of the table.
+struct Row {
+    crate_name: String,
+    may_use: BTreeSet<String>,
+    never_reaches: BTreeSet<String>,
+}
+
+#[test]
+fn the_table_names_every_crate_of_the_workspace() {
+    let metadata = metadata();
+    let members: BTreeSet<_> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let rows: BTreeSet<_> = table().into_iter().map(|row| row.crate_name).collect();
+    assert_eq!(rows, members, "left: docs/architecture.md, right: cargo metadata");
+}
+
+#[test]
+fn crates_use_only_the_crates_the_table_allows() {
+    let metadata = metadata();
+    let ours: BTreeSet<_> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    for row in table() {
+        let package = metadata
+            .workspace_packages()
+            .into_iter()
+            .find(|package| package.name.as_str() == row.crate_name)
+            .unwrap_or_else(|| panic!("`{}` is not in the workspace", row.crate_name));
+        let used: BTreeSet<_> = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind != DependencyKind::Development)
+            .map(|dependency| dependency.name.clone())
+            .filter(|name| ours.contains(name))
+            .collect();
+        let unlisted: Vec<_> = used.difference(&row.may_use).collect();
+        assert!(
+            unlisted.is_empty(),
+            "`{}` uses {unlisted:?}, which docs/architecture.md does not allow",
+            row.crate_name
+        );
+    }
+}
+
+#[test]
+fn crates_never_reach_what_the_table_forbids() {
+    for row in table() {
+        for package in reachable(&row.crate_name) {
+            let forbidden = row.never_reaches.iter().find(|pattern| matches(pattern, &package));
+            assert!(
+                forbidden.is_none(),
+                "`{0}` must never reach `{package}`; `cargo tree -p {0} -i {package}` shows the way",
+                row.crate_name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_crate_inherits_the_lints_of_the_workspace() {
+    for package in metadata().workspace_packages() {
+        let manifest = fs::read_to_string(&package.manifest_path).expect("cargo has just read it");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{}: has lints of its own", package.manifest_path);
+    }
+}
+
+/// Reads the table of crates.
+fn table() -> Vec<Row> {
+    let text = fs::read_to_string(workspace_root().join("docs/architecture.md")).expect("the page exists");
+    let rows: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').collect();
+            let [name, _does, may_use, never_reaches] = cells[..] else { panic!("four columns expected: {line}") };
+            let crate_name = code_spans(name).pop_first().expect("the first column names a crate");
+            Row { crate_name, may_use: code_spans(may_use), never_reaches: code_spans(never_reaches) }
+        })
+        .collect();
+    assert!(!rows.is_empty(), "docs/architecture.md has no table of crates");
+    rows
+}
+
+/// The texts between back-ticks.
+fn code_spans(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Whether `name` is `pattern`, or begins with what stands before a trailing `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
+}
+
+/// The manifests of the workspace.
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(workspace_root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo metadata succeeds on a workspace that builds")
+}
+
+/// The packages that `crate_name` is built from, dev-dependencies left out.
+///
+/// `cargo metadata` also lists optional dependencies that no feature turns on; `cargo tree` does not.
+fn reachable(crate_name: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .current_dir(workspace_root())
+        .args(["tree", "--package", crate_name, "--edges", "normal,build", "--prefix", "none"])
+        .output()
+        .expect("cargo is there, it runs this test");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let lines = String::from_utf8(tree.stdout).expect("package names are ASCII");
+    lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}

@@ -1,0 +1,91 @@
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// One row: column names and values, in the order of the file.
+///
+/// A row is JSON and never a column of a unified schema. Unifying the structs of all rows, as Arrow does, invents a
+/// null for every key that another row has, and a tool call's arguments would reach the template with them.
+pub type Row = Map<String, Value>;
+
+/// Where a row stands: file and line, or file and row number where the file has no lines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RowId {
+    file: Arc<str>,
+    number: u64,
+    unit: Unit,
+}
+
+/// What [`RowId`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Unit {
+    Line,
+    Row,
+}
+
+impl RowId {
+    pub(crate) fn line(file: &Arc<str>, number: u64) -> Self {
+        Self { file: Arc::clone(file), number, unit: Unit::Line }
+    }
+
+    pub(crate) fn row(file: &Arc<str>, number: u64) -> Self {
+        Self { file: Arc::clone(file), number, unit: Unit::Row }
+    }
+
+    /// The file as it was named by the user.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Line in a text file, row in a binary one; counted from 1.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit {
+            Unit::Line => write!(f, "{}:{}", self.file, self.number),
+            Unit::Row => write!(f, "{}: row {}", self.file, self.number),
+        }
+    }
+}
+
+impl Serialize for RowId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The kind of a JSON value in the words of JSON.
+pub(crate) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The value of a column, where a null counts as none: Parquet and CSV have no other way to leave a value out.
+pub(crate) fn present<'a>(row: &'a Row, column: &str) -> Option<&'a Value> {
+    row.get(column).filter(|value| !value.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_read_as_editors_print_them() {
+        let file: Arc<str> = "data/train.jsonl".into();
+        assert_eq!(RowId::line(&file, 17).to_string(), "data/train.jsonl:17");
+        assert_eq!(RowId::row(&file, 3).to_string(), "data/train.jsonl: row 3");
+    }
+}

@@ -1,1 +1,46 @@
-//! Post-training methods: losses, optimizer, schedule, loop, checkpoints, metrics.
+//! Post-training of language models: the loop, and a folder per method.
+//!
+//! A step is visible from end to end: the method's `trainer.rs` draws batches, runs the model block by block
+//! ([`ModelPass`]), and hands the gradients to the optimizer. Sequences are never padded, and nothing of shape
+//! `[tokens, vocabulary]` is ever kept.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use reheat_data::Sequence;
+//! use reheat_model::{Qwen2, Qwen2Config};
+//! use reheat_train::{LossType, NoCallback, SftConfig, SftTrainer};
+//!
+//! # fn main() -> Result<(), reheat_train::TrainError> {
+//! let model = Qwen2::random(&Qwen2Config::tiny(64), 7, &Device::flex());
+//! let rows = vec![Sequence::new(vec![5, 6, 7, 8]), Sequence::new(vec![9, 10, 11])];
+//! let mut config = SftConfig::default();
+//! config.learning_rate = 1e-2;
+//! config.num_train_epochs = 20.0;
+//! let mut trainer = SftTrainer::new(model, rows, config)?;
+//! let summary = trainer.train(&mut NoCallback)?;
+//! assert!(summary.train_loss < 4.0); // from about ln 64 = 4.2
+//! # Ok(())
+//! # }
+//! ```
+
+mod sft; // supervised fine-tuning
+mod pass; // the model, block by block: forward, backward
+mod gradients; // gradients by parameter name
+mod optimizer; // AdamW over named parameters
+mod schedule; // learning rate by step
+mod metrics; // what a logged row holds
+mod callback; // who is told what while training runs
+mod run_dir; // the output directory
+mod error;
+
+pub use self::{
+    callback::{Callback, Control, NoCallback, TrainStart},
+    error::TrainError,
+    gradients::Gradients,
+    metrics::{LogRow, TrainSummary},
+    optimizer::{AdamW, AdamWConfig},
+    pass::{Checkpointing, ModelPass, PassOutput},
+    run_dir::{RunDir, TrainerState},
+    schedule::{LrSchedule, LrSchedulerType},
+    sft::{LossType, SaveStrategy, SftConfig, SftTrainer},
+};

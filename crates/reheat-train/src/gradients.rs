@@ -1,0 +1,79 @@
+//! Gradients by parameter name.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{self, Tensor};
+use reheat_kernels::squared_norm;
+use reheat_model::{for_each_parameter, map_parameters};
+
+/// Gradients of one optimizer step, flattened to `[elements]`, by the parameter's name in checkpoints.
+#[derive(Debug, Default)]
+pub struct Gradients(BTreeMap<String, Tensor<1>>);
+
+impl Gradients {
+    /// Adds to what a parameter has gathered in earlier micro-batches.
+    pub fn accumulate(&mut self, name: &str, gradient: Tensor<1>) {
+        let sum = match self.0.remove(name) {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        self.0.insert(name.into(), sum);
+    }
+
+    /// Puts a whole gradient in place of what was there.
+    pub(crate) fn insert(&mut self, name: &str, gradient: Tensor<1>) {
+        self.0.insert(name.into(), gradient);
+    }
+
+    /// Takes a gradient out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.0.remove(name)
+    }
+
+    /// Moves the gradients of a module, tracked by autodiff, out of Burn's store; `prefix` leads to the module.
+    pub(crate) fn take_from(&mut self, module: &impl Module, prefix: &str, store: &mut tensor::Gradients) {
+        // Names come from the same visitor that names parameters when they are saved.
+        let mut names = Vec::new();
+        for_each_parameter(module, prefix, |name, _, _| names.push(name.to_owned()));
+        let mut visit = Take { names: names.into_iter(), store, into: self };
+        module.visit(&mut visit);
+    }
+
+    /// L2 norm over all parameters, as `torch.nn.utils.clip_grad_norm_` takes it.
+    pub fn norm(&self) -> f64 {
+        let squares: Vec<Tensor<1>> = self.0.values().map(|gradient| squared_norm(gradient.clone())).collect();
+        if squares.is_empty() {
+            return 0.0;
+        }
+        f64::from(Tensor::cat(squares, 0).sum().sqrt().into_scalar::<f32>())
+    }
+}
+
+struct Take<'a> {
+    names: std::vec::IntoIter<String>,
+    store: &'a mut tensor::Gradients,
+    into: &'a mut Gradients,
+}
+
+impl ModuleVisitor for Take<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.names.next().expect("both visits see the same parameters");
+        if let Some(gradient) = param.val().grad_remove(self.store) {
+            let len = gradient.shape().num_elements();
+            self.into.accumulate(&name, gradient.reshape([len]));
+        }
+    }
+}
+
+/// Replaces every parameter that has a gradient by what `update` makes of both.
+pub(crate) fn update_parameters<M: Module>(
+    module: M,
+    mut gradients: Gradients,
+    mut update: impl FnMut(&str, Tensor<1>, Tensor<1>) -> Tensor<1>,
+) -> M {
+    map_parameters(module, "", |name, value| match gradients.remove(name) {
+        Some(gradient) => update(name, value, gradient),
+        None => value,
+    })
+}

@@ -1,10 +1,24 @@
-//! What the end-to-end and parity tests share: where fixtures and golden values are.
+//! What the end-to-end and parity tests share: where fixtures and golden values are, and how numbers are compared.
+
+mod golden;
+mod python;
 
 use std::path::{Path, PathBuf};
+
+pub use self::{
+    golden::{assert_close, floats, golden, ids},
+    python::reference_python,
+};
 
 /// The workspace's root directory.
 #[must_use]
 pub fn workspace_root() -> PathBuf {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest_dir.parent().expect("the tests lie in the workspace").to_owned()
+}
+
+/// A file or folder under `tests/fixtures`.
+#[must_use]
+pub fn fixture(name: &str) -> PathBuf {
+    workspace_root().join("tests/fixtures").join(name)
 }

@@ -1,0 +1,6 @@
+//! Ours against the reference implementations, on the tiny models under `tests/fixtures`.
+//!
+//! The values come from the scripts in `tests/golden`.
+
+mod forward; // logits
+mod transformers; // what we save, loaded by Python

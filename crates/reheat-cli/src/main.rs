@@ -1,2 +1,49 @@
-//! The `reheat` command line.
-fn main() {}
+//! The `reheat` command line: flags and files become a printed plan, and the plan becomes a run.
+//!
+//! stdout carries data, stderr carries talk. From a typed command to the loop that trains it is two files: the
+//! command's in `commands/`, and the method's trainer in `reheat-train`.
+
+mod cli; // the flags of everything
+mod commands; // one file per command
+mod settings; // flags over YAML over defaults, with the origin of every value
+mod fault; // exit codes and what a person reads when something fails
+mod device;
+mod demo; // the bundled model and dataset
+mod interrupt; // Ctrl-C
+mod output; // stdout
+mod plot; // curves and bars, in the terminal and as SVG
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    reheat_kernels::keep_pages();
+    fault::install_panic_hook();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return fault::usage(&error),
+    };
+    start_logging(cli.verbose);
+    match fault::catch_panics(|| commands::run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fault::report(&error),
+    }
+}
+
+/// Log lines go to stderr: warnings always, more with each `-v`; `RUST_LOG` overrides.
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info,reheat=debug",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+}

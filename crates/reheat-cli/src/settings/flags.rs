@@ -1,0 +1,121 @@
+//! One flag for each field of a [`Table`].
+
+use std::{collections::BTreeMap, marker::PhantomData};
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser, parser::ValueSource};
+
+use super::table::{Field, Kind, Table};
+
+/// A command's settings.
+pub(crate) trait HasTable {
+    /// Every setting that the command accepts.
+    fn table() -> &'static Table;
+}
+
+/// What was given on the command line, by key; only what was really given.
+#[derive(Debug)]
+pub(crate) struct Flags<T> {
+    pub(crate) given: BTreeMap<String, Vec<String>>,
+    table: PhantomData<T>,
+}
+
+// Not derived, which would ask the same of `T`.
+impl<T> Clone for Flags<T> {
+    fn clone(&self) -> Self {
+        Self { given: self.given.clone(), table: PhantomData }
+    }
+}
+
+impl<T: HasTable> Args for Flags<T> {
+    fn augment_args(command: Command) -> Command {
+        T::table().fields.iter().fold(command, |command, field| {
+            let command = command.arg(flag(field));
+            match field.kind {
+                Kind::Bool => command.arg(negation(field)),
+                _ => command,
+            }
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(field: &'static Field) -> Arg {
+    let (short, long) = help(field);
+    let arg = Arg::new(field.key.as_str())
+        .long(field.flag.as_str())
+        .help(short)
+        .long_help(long)
+        .help_heading(field.section)
+        .value_name(value_name(field))
+        .action(ArgAction::Set)
+        .allow_negative_numbers(true);
+    let arg = arg.aliases(field.aliases.iter().map(String::as_str));
+    match &field.kind {
+        Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
+        Kind::List(_) => arg.num_args(1..).value_delimiter(',').action(ArgAction::Append),
+        Kind::Choice(names) if !field.optional => {
+            arg.value_parser(PossibleValuesParser::new(names.iter().map(String::as_str)))
+        }
+        _ => arg,
+    }
+}
+
+/// `--no-packing`, as TRL accepts it too.
+fn negation(field: &'static Field) -> Arg {
+    let [long, alias] = &field.negations;
+    Arg::new(alias.as_str())
+        .long(long.as_str())
+        .alias(alias.as_str())
+        .hide(true)
+        .action(ArgAction::SetTrue)
+        .conflicts_with(field.key.as_str())
+}
+
+fn value_name(field: &Field) -> &'static str {
+    match &field.kind {
+        Kind::Bool => "BOOL",
+        Kind::Integer => "N",
+        Kind::Number => "X",
+        Kind::Text | Kind::Choice(_) => "NAME",
+        Kind::List(_) => "LIST",
+        Kind::Json => "JSON",
+    }
+}
+
+/// The first sentence for `-h`, everything for `--help`.
+fn help(field: &Field) -> (String, String) {
+    let mut long = field.help.clone();
+    if !long.contains("Default") && !field.default.is_null() {
+        let default = field.default.as_str().map_or_else(|| field.default.to_string(), str::to_owned);
+        if !default.is_empty() {
+            long = format!("{} Default {default}.", long.trim_end());
+        }
+    }
+    let joined = long.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+    let short = joined.split_once(". ").map_or(joined.as_str(), |(first, _)| first).trim_end_matches('.').to_owned();
+    (short, long)
+}
+
+impl<T: HasTable> FromArgMatches for Flags<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = BTreeMap::new();
+        for field in &T::table().fields {
+            if matches.value_source(&field.key) == Some(ValueSource::CommandLine) {
+                let words = matches.get_many::<String>(&field.key).into_iter().flatten().cloned().collect();
+                given.insert(field.key.clone(), words);
+            }
+            if field.kind == Kind::Bool && matches.get_flag(&field.negations[1]) {
+                given.insert(field.key.clone(), vec!["false".to_owned()]);
+            }
+        }
+        Ok(Self { given, table: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

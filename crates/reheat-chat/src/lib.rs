@@ -1,1 +1,15 @@
 //! Conversations to text by Hugging Face chat templates, and which characters the assistant wrote.
+
+mod conversation; // messages and what comes with them
+mod template; // a template, and rendering with it
+mod variables; // what the template sees
+mod engine; // one run, within limits
+mod jinja; // Jinja2's language for MiniJinja
+mod python; // Python's values for MiniJinja
+mod error;
+
+pub use self::{
+    conversation::{Conversation, Message},
+    error::ChatError,
+    template::{ChatTemplate, ControlTokens, Preparation, RenderOptions, Rendered, TemplateTokens},
+};

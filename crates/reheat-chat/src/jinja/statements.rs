@@ -1,0 +1,324 @@
+//! Jinja2 statements to MiniJinja statements.
+
+use std::fmt::Write;
+
+use super::{
+    SyntaxError,
+    expression::{Kind, Parser, Translated, string_code},
+    lexer::{Piece, Tag, Token},
+};
+
+/// Writes the translated template.
+pub(super) struct Translator {
+    code: String,
+    line: usize,
+    /// Statements that are open, innermost last, with the line they started on.
+    open: Vec<(&'static str, usize)>,
+    generation_blocks: usize,
+}
+
+impl Translator {
+    pub(super) fn new() -> Self {
+        Self { code: String::new(), line: 1, open: Vec::new(), generation_blocks: 0 }
+    }
+
+    pub(super) fn translate(mut self, pieces: &[Piece]) -> Result<(String, usize), SyntaxError> {
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => self.text(text),
+                Piece::Print(tag) => {
+                    let mut parser = Parser::new(&tag.tokens, tag.line);
+                    let value = parser.tuple(&[], Parser::expression)?;
+                    parser.expect_end()?;
+                    self.tag("{{", &value.code, "}}", tag);
+                }
+                Piece::Block(tag) => self.block(tag)?,
+            }
+        }
+        match self.open.last() {
+            Some((name, line)) => Err(SyntaxError { line: *line, message: format!("`{name}` is not closed") }),
+            None => Ok((self.code, self.generation_blocks)),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        // From a raw block can come what would start a tag, and a tag may follow a brace.
+        if ["{{", "{%", "{#"].iter().any(|start| text.contains(start)) || text.ends_with('{') {
+            let _ = write!(self.code, "{{{{ {} }}}}", string_code(text));
+        } else {
+            self.code.push_str(text);
+            self.line += text.matches('\n').count();
+        }
+    }
+
+    /// Writes a tag on the line it has in the template, so that errors name that line.
+    fn tag(&mut self, start: &str, code: &str, end: &str, tag: &Tag) {
+        self.code.push_str(start);
+        while self.line < tag.line {
+            self.code.push('\n');
+            self.line += 1;
+        }
+        let _ = write!(self.code, " {code} {end}");
+    }
+
+    fn statement(&mut self, code: &str, tag: &Tag) {
+        self.tag("{%", code, "%}", tag);
+    }
+
+    fn open(&mut self, name: &'static str, code: &str, tag: &Tag) {
+        self.open.push((name, tag.line));
+        self.statement(code, tag);
+    }
+
+    /// Whether the innermost open statement is one of `names`, which the tag `name` may stand in or close.
+    fn expect_open(&self, name: &str, names: &[&str], tag: &Tag) -> Result<&'static str, SyntaxError> {
+        let error = |message| SyntaxError { line: tag.line, message };
+        match self.open.last() {
+            Some((open, _)) if names.contains(open) => Ok(open),
+            Some((open, line)) => Err(error(format!("unexpected `{name}`: `{open}` of line {line} is still open"))),
+            None => Err(error(format!("unexpected `{name}`: nothing is open"))),
+        }
+    }
+
+    fn block(&mut self, tag: &Tag) -> Result<(), SyntaxError> {
+        let mut parser = Parser::new(&tag.tokens, tag.line);
+        let name = match tag.tokens.first() {
+            Some(Token::Name(name)) => name.as_str(),
+            _ => return Err(parser.unexpected("a statement")),
+        };
+        parser.skip_name(name);
+        let opens = matches!(
+            name,
+            "for"
+                | "if"
+                | "elif"
+                | "else"
+                | "macro"
+                | "call"
+                | "filter"
+                | "with"
+                | "block"
+                | "autoescape"
+                | "generation"
+        );
+        match name {
+            "for" => self.for_loop(&mut parser, tag)?,
+            "if" => {
+                let test = parser.tuple(&[], Parser::without_condition)?;
+                self.open("if", &format!("if {}", test.code), tag);
+            }
+            "elif" => {
+                self.expect_open(name, &["if"], tag)?;
+                let test = parser.tuple(&[], Parser::without_condition)?;
+                self.statement(&format!("elif {}", test.code), tag);
+            }
+            "else" => {
+                // After it, only the end may come.
+                let (name, line) = match self.expect_open(name, &["if", "for"], tag)? {
+                    "if" => ("else of if", tag.line),
+                    _ => ("else of for", tag.line),
+                };
+                self.open.pop();
+                self.open.push((name, line));
+                self.statement("else", tag);
+            }
+            "set" => self.set(&mut parser, tag)?,
+            "macro" => {
+                let macro_name = parser.expect_name()?;
+                let signature = signature(&mut parser)?;
+                self.open("macro", &format!("macro {macro_name}({signature})"), tag);
+            }
+            "call" => self.call(&mut parser, tag)?,
+            "filter" => {
+                let mut filters = parser.filter()?;
+                while parser.skip_op("|") {
+                    let _ = write!(filters, "|{}", parser.filter()?);
+                }
+                self.open("filter", &format!("filter {filters}"), tag);
+            }
+            "with" => {
+                let mut assignments = Vec::new();
+                while !parser.at_end() && !parser.is_op(":") {
+                    if !assignments.is_empty() {
+                        parser.expect_op(",")?;
+                    }
+                    let target = target(&mut parser)?;
+                    parser.expect_op("=")?;
+                    assignments.push(format!("{target} = {}", parser.expression()?.code));
+                }
+                self.open("with", &format!("with {}", assignments.join(", ")), tag);
+            }
+            "block" => {
+                let block = parser.expect_name()?;
+                let _ = parser.skip_name("scoped");
+                let _ = parser.skip_name("required");
+                self.open("block", &format!("block {block}"), tag);
+            }
+            // Nothing is escaped in a chat, and nothing a template says changes that for the better.
+            "autoescape" => {
+                let _ = parser.expression()?;
+                self.open("autoescape", "if true", tag);
+            }
+            "generation" => {
+                self.generation_blocks += 1;
+                self.open("generation", "call __generation()", tag);
+            }
+            "print" => {
+                while !parser.at_end() {
+                    let value = parser.expression()?;
+                    self.tag("{{", &value.code, "}}", tag);
+                    if !parser.skip_op(",") {
+                        break;
+                    }
+                }
+            }
+            "break" | "continue" => {
+                let in_loop = self.open.iter().any(|(open, _)| *open == "for");
+                if !in_loop {
+                    return Err(parser.error(format!("`{name}` stands outside of a loop")));
+                }
+                self.statement(name, tag);
+            }
+            // transformers gives its templates no others to load, and fails where one asks for it.
+            "include" | "import" | "from" | "extends" => {
+                self.tag("{{", "__no_other_templates()", "}}", tag);
+                return Ok(());
+            }
+            _ => {
+                self.end(name, &mut parser, tag)?;
+                return Ok(());
+            }
+        }
+        if opens {
+            let _ = parser.skip_op(":");
+        }
+        parser.expect_end()
+    }
+
+    fn end(&mut self, name: &str, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
+        let (names, code): (&[&str], &str) = match name {
+            "endif" => (&["if", "else of if"], "endif"),
+            "endfor" => (&["for", "else of for"], "endfor"),
+            "endset" => (&["set"], "endset"),
+            "endmacro" => (&["macro"], "endmacro"),
+            "endcall" => (&["call"], "endcall"),
+            "endfilter" => (&["filter"], "endfilter"),
+            "endwith" => (&["with"], "endwith"),
+            "endblock" => (&["block"], "endblock"),
+            "endautoescape" => (&["autoescape"], "endif"),
+            "endgeneration" => (&["generation"], "endcall"),
+            _ => return Err(parser.error(format!("unknown tag `{name}`"))),
+        };
+        self.expect_open(name, names, tag)?;
+        self.open.pop();
+        if name == "endblock" && !parser.at_end() {
+            let _ = parser.expect_name()?;
+        }
+        parser.expect_end()?;
+        self.statement(code, tag);
+        Ok(())
+    }
+
+    fn for_loop(&mut self, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
+        let target = target(parser)?;
+        if !parser.skip_name("in") {
+            return Err(parser.unexpected("`in`"));
+        }
+        let items = parser.tuple(&["recursive"], Parser::without_condition)?;
+        let mut code = format!("for {target} in __iter({})", items.code);
+        if parser.skip_name("if") {
+            let _ = write!(code, " if {}", parser.expression()?.code);
+        }
+        if parser.skip_name("recursive") {
+            code.push_str(" recursive");
+        }
+        self.open("for", &code, tag);
+        Ok(())
+    }
+
+    fn set(&mut self, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
+        let target = target(parser)?;
+        if parser.skip_op("=") {
+            let value = parser.tuple(&[], Parser::expression)?;
+            // transformers forbids these when they are reached: in Python they lead to the interpreter's insides.
+            if target.contains("._") {
+                self.tag("{{", &format!("__unsafe({})", string_code(&target)), "}}", tag);
+                return Ok(());
+            }
+            let code = match value.kind {
+                Kind::Str(_) | Kind::Number => value.code,
+                // Values that grow from step to step are kept from nesting without end.
+                _ => format!("__keep({})", value.code),
+            };
+            self.statement(&format!("set {target} = {code}"), tag);
+            return Ok(());
+        }
+        let mut code = format!("set {target}");
+        while parser.skip_op("|") {
+            let _ = write!(code, "|{}", parser.filter()?);
+        }
+        self.open("set", &code, tag);
+        Ok(())
+    }
+
+    fn call(&mut self, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
+        let signature = if parser.is_op("(") { format!("({})", signature(parser)?) } else { String::new() };
+        match parser.expression()? {
+            Translated { code, kind: Kind::Call } => {
+                self.open("call", &format!("call{signature} {code}"), tag);
+                Ok(())
+            }
+            _ => Err(parser.error("`call` needs a call")),
+        }
+    }
+}
+
+/// `a`, `ns.a`, `a, b` or `(a, b)`.
+fn target(parser: &mut Parser<'_>) -> Result<String, SyntaxError> {
+    let mut items = Vec::new();
+    let mut is_tuple = false;
+    loop {
+        let at_end = parser.at_end() || parser.is_op("=") || parser.is_op("|") || parser.is_op(")");
+        if is_tuple && at_end {
+            break;
+        }
+        if parser.skip_op("(") {
+            items.push(format!("({})", target(parser)?));
+            parser.expect_op(")")?;
+        } else {
+            let mut name = parser.expect_name()?.to_owned();
+            if parser.skip_op(".") {
+                let attribute = parser.expect_name()?;
+                name.push('.');
+                name.push_str(attribute);
+            }
+            items.push(name);
+        }
+        if !parser.skip_op(",") {
+            break;
+        }
+        is_tuple = true;
+    }
+    Ok(if is_tuple { format!("({},)", items.join(", ")) } else { items.join(", ") })
+}
+
+/// The parameters of a macro or a call block, parentheses consumed and not given back.
+fn signature(parser: &mut Parser<'_>) -> Result<String, SyntaxError> {
+    parser.expect_op("(")?;
+    let mut parameters = Vec::new();
+    let mut has_default = false;
+    while !parser.skip_op(")") {
+        if !parameters.is_empty() {
+            parser.expect_op(",")?;
+        }
+        let mut parameter = parser.expect_name()?.to_owned();
+        if parser.skip_op("=") {
+            has_default = true;
+            let _ = write!(parameter, "={}", parser.expression()?.code);
+        } else if has_default {
+            return Err(parser.error(format!("parameter `{parameter}` without a default follows one that has one")));
+        }
+        parameters.push(parameter);
+    }
+    Ok(parameters.join(", "))
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use reheat_tests::workspace_root;
+use serde::Deserialize;
 
 /// One row of the table.
 struct Row {
@@ -16,26 +16,24 @@ struct Row {
 
 #[test]
 fn the_table_names_every_crate_of_the_workspace() {
-    let metadata = metadata();
-    let members: BTreeSet<_> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let members: BTreeSet<_> = packages().into_iter().map(|package| package.name).collect();
     let rows: BTreeSet<_> = table().into_iter().map(|row| row.crate_name).collect();
     assert_eq!(rows, members, "left: docs/architecture.md, right: cargo metadata");
 }
 
 #[test]
 fn crates_use_only_the_crates_the_table_allows() {
-    let metadata = metadata();
-    let ours: BTreeSet<_> = metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let packages = packages();
+    let ours: BTreeSet<_> = packages.iter().map(|package| package.name.clone()).collect();
     for row in table() {
-        let package = metadata
-            .workspace_packages()
-            .into_iter()
-            .find(|package| package.name.as_str() == row.crate_name)
+        let package = packages
+            .iter()
+            .find(|package| package.name == row.crate_name)
             .unwrap_or_else(|| panic!("`{}` is not in the workspace", row.crate_name));
         let used: BTreeSet<_> = package
             .dependencies
             .iter()
-            .filter(|dependency| dependency.kind != DependencyKind::Development)
+            .filter(|dependency| dependency.kind.as_deref() != Some("dev"))
             .map(|dependency| dependency.name.clone())
             .filter(|name| ours.contains(name))
             .collect();
@@ -64,7 +62,7 @@ fn crates_never_reach_what_the_table_forbids() {
 
 #[test]
 fn every_crate_inherits_the_lints_of_the_workspace() {
-    for package in metadata().workspace_packages() {
+    for package in packages() {
         let manifest = fs::read_to_string(&package.manifest_path).expect("cargo has just read it");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{}: has lints of its own", package.manifest_path);
     }
@@ -97,25 +95,49 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
-/// The manifests of the workspace.
-fn metadata() -> Metadata {
-    MetadataCommand::new()
-        .manifest_path(workspace_root().join("Cargo.toml"))
-        .no_deps()
-        .exec()
-        .expect("cargo metadata succeeds on a workspace that builds")
+/// A package of the workspace, as `cargo metadata` prints it.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `null`, `dev` or `build`.
+    kind: Option<String>,
+}
+
+/// The packages of the workspace.
+///
+/// Read here and not by the crate `cargo_metadata`: that turns on a feature of `serde_json`, and the tests would no
+/// longer share the dependencies that were built for the binary.
+fn packages() -> Vec<Package> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let json = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    serde_json::from_str::<Metadata>(&json).expect("cargo prints what it documents").packages
 }
 
 /// The packages that `crate_name` is built from, dev-dependencies left out.
 ///
 /// `cargo metadata` also lists optional dependencies that no feature turns on; `cargo tree` does not.
 fn reachable(crate_name: &str) -> BTreeSet<String> {
-    let tree = Command::new(env!("CARGO"))
+    let tree = cargo(&["tree", "--package", crate_name, "--edges", "normal,build", "--prefix", "none"]);
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// What cargo prints in the workspace.
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
         .current_dir(workspace_root())
-        .args(["tree", "--package", crate_name, "--edges", "normal,build", "--prefix", "none"])
+        .args(arguments)
         .output()
         .expect("cargo is there, it runs this test");
-    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
-    let lines = String::from_utf8(tree.stdout).expect("package names are ASCII");
-    lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("package names are ASCII")
 }

@@ -56,8 +56,8 @@ pub(crate) struct Engine {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) text: String,
-    /// Bytes of `text` that generation blocks wrote.
-    pub(crate) generation_spans: Vec<Range<usize>>,
+    /// Bytes of `text` that generation blocks wrote, and what they wrote.
+    pub(crate) generation_spans: Vec<(Range<usize>, String)>,
 }
 
 impl Engine {
@@ -141,7 +141,7 @@ struct Run {
     now: DateTime,
     /// Bytes written so far, outside of any block that collects its output first.
     written: AtomicUsize,
-    spans: Mutex<Vec<Range<usize>>>,
+    spans: Mutex<Vec<(Range<usize>, String)>>,
 }
 
 impl Object for Run {
@@ -198,8 +198,9 @@ fn add_globals(env: &mut Environment<'_>) {
         let body = arguments.get::<Value>("caller")?.call(state, &[])?;
         let run = run_of(state)?;
         let start = run.written.load(Ordering::Relaxed);
-        let end = start + body.as_str().map_or(0, str::len);
-        run.spans.lock().unwrap_or_else(PoisonError::into_inner).push(start..end);
+        let written = body.as_str().unwrap_or_default().to_owned();
+        let span = start..start + written.len();
+        run.spans.lock().unwrap_or_else(PoisonError::into_inner).push((span, written));
         Ok::<_, Error>(body)
     });
     env.add_function("cycler", |items: Rest<Value>| {

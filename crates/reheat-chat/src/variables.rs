@@ -162,10 +162,10 @@ impl Continued {
             // The template trims the message, so the space before the tag goes too.
             text.truncate(text[..at].trim_end_matches(is_space).len());
         }
-        for span in &mut generation_spans {
+        for (span, _) in &mut generation_spans {
             *span = span.start.min(text.len())..span.end.min(text.len());
         }
-        generation_spans.retain(|span| !span.is_empty());
+        generation_spans.retain(|(span, _)| !span.is_empty());
         Ok(Output { text, generation_spans })
     }
 }

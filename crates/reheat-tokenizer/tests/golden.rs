@@ -1,5 +1,7 @@
 //! Ids equal those of `tokenizers` and `transformers` for Qwen2.5's tokenizer.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod shared;
 
 use std::{path::Path, sync::LazyLock};

@@ -1,5 +1,7 @@
 //! Loading, special tokens, literal text, streams and saving, on a small tokenizer of our own.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod fixture;
 
 use std::{fs, sync::LazyLock};

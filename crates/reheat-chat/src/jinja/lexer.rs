@@ -164,7 +164,7 @@ impl<'a> Lexer<'a> {
     fn comment(&mut self, start: usize) -> Result<(), SyntaxError> {
         let rest = &self.source[self.position..];
         let end = rest.find("#}").ok_or_else(|| self.error(start, "missing end of comment tag"))?;
-        let control = match rest[..end].as_bytes().last() {
+        let control = match rest.as_bytes()[..end].last() {
             Some(b'-') => Control::Strip,
             Some(b'+') => Control::Keep,
             _ => Control::Default,

@@ -37,8 +37,10 @@ pub(crate) struct TurnShape {
     generation_prompt: String,
     /// What a turn may have between the generation prompt and the content.
     preambles: Vec<String>,
-    /// What ends a turn, where no known token does.
-    end: Option<String>,
+    /// What ends a turn. Some templates end the last turn with another token than the ones before.
+    ends: Vec<String>,
+    /// Whether the template renders a plain conversation at all.
+    is_known: bool,
 }
 
 /// Renders conversations, with the options of the call at hand.
@@ -97,7 +99,7 @@ impl TurnShape {
         preambles.retain(|preamble| !preamble.trim().is_empty());
         preambles.sort_unstable();
         preambles.dedup();
-        Self { generation_prompt, preambles, end: common_end(between, after, template.tokens()) }
+        Self { generation_prompt, preambles, ends: turn_ends(between, after, template.tokens()), is_known: true }
     }
 
     /// Where the assistant begins to write in the text before its content.
@@ -110,19 +112,17 @@ impl TurnShape {
 
     /// Length of what ends the turn at the start of the text after the content.
     fn end(&self, rest: &str, tokens: &TemplateTokens) -> Option<usize> {
-        match &self.end {
-            Some(end) if rest.starts_with(end.as_str()) => Some(end.len()),
-            _ => {
-                let trimmed = rest.trim_start();
-                token_at_start(trimmed, tokens).map(|length| rest.len() - trimmed.len() + length)
-            }
+        if self.is_known {
+            return self.ends.iter().filter(|end| rest.starts_with(end.as_str())).map(String::len).max();
         }
+        let trimmed = rest.trim_start();
+        token_at_start(trimmed, tokens).map(|length| rest.len() - trimmed.len() + length)
     }
 
     /// Length of `text` without what follows the token that ends its last turn.
     fn trim_after_end(&self, text: &str, tokens: &TemplateTokens) -> Option<usize> {
         let trimmed = text.trim_end();
-        let known = tokens.special.iter().chain(&tokens.added).chain(&self.end);
+        let known = tokens.special.iter().chain(&tokens.added).chain(&self.ends);
         known
             .filter(|token| !token.trim().is_empty())
             .any(|token| trimmed.ends_with(token.as_str()))
@@ -130,33 +130,37 @@ impl TurnShape {
     }
 }
 
-/// What ends every turn, in the middle of a conversation and at its end: the tokens that follow the content in both,
-/// and the space before them.
-fn common_end(between: &str, after: &str, tokens: &TemplateTokens) -> Option<String> {
-    let space = between.len() - between.trim_start().len();
-    let mut length = space;
-    if after.get(..space) == between.get(..space) {
-        while let Some(token) = token_at_start(&between[length..], tokens) {
-            if after.get(length..length + token) != between.get(length..length + token) {
-                break;
-            }
-            length += token;
+/// What ends a turn, by the text after the content in the middle of a conversation and at its end: the tokens that are
+/// in both, with the space before them; else the first of each, where both begin with one.
+fn turn_ends(between: &str, after: &str, tokens: &TemplateTokens) -> Vec<String> {
+    let first = |text: &str| {
+        let space = text.len() - text.trim_start().len();
+        let known = token_at_start(&text[space..], tokens).or_else(|| bracketed(&text[space..]))?;
+        Some(space + known)
+    };
+    let (Some(middle), Some(last)) = (first(between), first(after)) else { return Vec::new() };
+    if between[..middle] != after[..last] {
+        return vec![between[..middle].to_owned(), after[..last].to_owned()];
+    }
+    let mut length = middle;
+    while let Some(token) = token_at_start(&between[length..], tokens).or_else(|| bracketed(&between[length..])) {
+        if after.get(length..length + token) != between.get(length..length + token) {
+            break;
         }
+        length += token;
     }
-    if length > space {
-        return Some(between[..length].to_owned());
-    }
-    // None that the tokenizer knows: whatever is in both, if it looks like a token.
-    let common = between.char_indices().zip(after.chars()).find(|((_, a), b)| a != b);
-    let common = &between[..common.map_or(between.len().min(after.len()), |((at, _), _)| at)];
-    let word = common.trim_start().split(char::is_whitespace).next().unwrap_or_default();
-    let word = match word.chars().next()? {
-        '<' => &word[..=word.rfind('>')?],
-        '[' => &word[..=word.rfind(']')?],
+    vec![between[..length].to_owned()]
+}
+
+/// Length of what looks like a token, such as `<|im_end|>` or `[/INST]`, at the start of `text`.
+fn bracketed(text: &str) -> Option<usize> {
+    let close = match text.chars().next()? {
+        '<' => '>',
+        '[' => ']',
         _ => return None,
     };
-    let start = common.len() - common.trim_start().len();
-    Some(common[..start + word.len()].to_owned())
+    let end = text.find(|character: char| character == close || character.is_whitespace())?;
+    text[end..].starts_with(close).then_some(end + 1)
 }
 
 /// Length of the longest known token at the start of `text`.

@@ -1,10 +1,9 @@
 use std::{io, path::PathBuf};
 
-type ChatError = reheat_tokenizer::TokenizerError;
+use reheat_chat::ChatError;
 use reheat_tokenizer::TokenizerError;
 
-use crate::RowId;
-type Format = String;
+use crate::{Format, RowId};
 
 /// What can go wrong between a dataset's files and its batches.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,13 @@
-//! Files of conversations to tokenised, packed batches in host memory.
+//! Files of conversations to tokenised batches in host memory.
+//!
+//! A row travels `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`Batch`]. Nothing here knows tensors or devices,
+//! and nothing is lost without a count: see [`Report`].
 
 mod row; // one row, and where it stands
 mod read; // files to rows
+mod format; // rows to examples
+mod tokenize; // examples to ids and labels
+mod prepare; // files to sequences, with a report
 mod batch; // sequences laid end to end
 mod order; // the order of an epoch
 mod error;
@@ -9,6 +15,8 @@ mod error;
 pub use self::{
     batch::{Batch, IGNORE_INDEX, Sequence},
     error::{DataError, RowProblem},
+    format::{Context, Detection, Example, Format, Message, Turns, detect},
+    prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
     order::{TrainSamplingStrategy, epoch_order},
     row::{Row, RowId},
 };

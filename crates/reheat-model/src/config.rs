@@ -202,8 +202,13 @@ impl Qwen2Config {
         self.raw.insert(key.into(), value);
     }
 
+    /// Checkpoint names and shapes of all tensors, in the order of the model.
+    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        crate::source::shapes(self)
+    }
+
     /// Parameters of the model, the tied head counted once.
     pub fn num_parameters(&self) -> usize {
-        crate::source::shapes(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        self.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }

@@ -1,18 +1,31 @@
 //! One file per command: its flags, its help, what it does.
 
+mod source; // --model
+mod tokenize;
+mod generate;
+mod chat;
+mod sft;
+mod quickstart;
+
 use clap::Subcommand;
 
 /// What `reheat` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Nothing.
-    #[command(after_help = "Examples:\n")]
-    Nothing,
+    Quickstart(quickstart::QuickstartArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Generate(generate::GenerateArgs),
+    Chat(chat::ChatArgs),
+    Sft(Box<sft::SftArgs>),
 }
 
 /// Runs the command.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Nothing => Ok(()),
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Sft(args) => sft::run(&args),
     }
 }

@@ -57,6 +57,11 @@ impl Fault {
         self
     }
 
+    /// The remedies.
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     /// Adds the cause.
     pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
@@ -122,7 +127,7 @@ impl Description {
                 causes.push(text);
             }
             let facts = match cause.downcast_ref::<Fault>() {
-                Some(fault) => library::Facts { kind: Some(fault.kind), hints: fault.hints.clone() },
+                Some(fault) => library::Facts { kind: Some(fault.kind), hints: fault.hints().to_vec() },
                 None => library::facts(cause),
             };
             kind = kind.or(facts.kind);

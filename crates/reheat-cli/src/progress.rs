@@ -1,1 +1,159 @@
-//! Progress on stderr.
+//! Progress of a training run on stderr: a bar on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reheat_train::{Callback, Control, LogRow, TrainError, TrainStart};
+
+use crate::interrupt::Interrupt;
+
+/// Longest silence of a plain log.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows a run and passes Ctrl-C on to it.
+#[derive(Debug)]
+pub(crate) struct TrainingProgress {
+    interrupt: Interrupt,
+    shown: Shown,
+    total_steps: u64,
+    started: Instant,
+    /// Smoothed, so that the number can be read.
+    tokens_per_second: Option<f64>,
+    /// Every step's loss, for the plots.
+    pub(crate) rows: Vec<LogRow>,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Bar(ProgressBar),
+    Lines { last: Option<Instant> },
+    Nothing,
+}
+
+impl TrainingProgress {
+    pub(crate) fn new(interrupt: Interrupt) -> Self {
+        let shown = if std::io::stderr().is_terminal() { Shown::Bar(ProgressBar::hidden()) } else { Shown::Lines { last: None } };
+        Self { interrupt, shown, total_steps: 0, started: Instant::now(), tokens_per_second: None, rows: Vec::new() }
+    }
+
+    /// Says nothing, only listens for Ctrl-C and keeps the rows.
+    pub(crate) fn silent(interrupt: Interrupt) -> Self {
+        Self { shown: Shown::Nothing, ..Self::new(interrupt) }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&mut self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// `step 12/50  loss 3.214  1,234 tok/s`
+    fn line(&self, row: &LogRow) -> String {
+        let speed = self.tokens_per_second.map(|speed| format!("  {} tok/s", thousands(speed))).unwrap_or_default();
+        let width = self.total_steps.to_string().len();
+        format!("step {:>width$}/{}  epoch {:.2}  loss {:.4}{speed}", row.step, self.total_steps, row.epoch, row.loss)
+    }
+
+    fn remaining(&self, step: u64) -> Duration {
+        let left = self.total_steps.saturating_sub(step);
+        self.started.elapsed().mul_f64(left as f64 / step.max(1) as f64)
+    }
+}
+
+impl Callback for TrainingProgress {
+    fn on_start(&mut self, start: &TrainStart) {
+        self.total_steps = start.total_steps;
+        self.started = Instant::now();
+        if let Shown::Bar(bar) = &mut self.shown {
+            *bar = ProgressBar::new(start.total_steps);
+            let style = ProgressStyle::with_template("{msg}\n{bar:40.cyan/dim} {percent:>3}%  {elapsed} gone, {prefix} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("━╸─");
+            bar.set_style(style);
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+    }
+
+    fn on_step(&mut self, row: &LogRow) -> Control {
+        // A fifth of each new value: steady enough to read, quick enough to follow.
+        let smoothed = self.tokens_per_second.map_or(row.tokens_per_second, |old| 0.8 * old + 0.2 * row.tokens_per_second);
+        self.tokens_per_second = Some(smoothed);
+        let line = self.line(row);
+        let remaining = self.remaining(row.step);
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.set_message(line);
+                bar.set_prefix(clock(remaining));
+                bar.set_position(row.step);
+            }
+            Shown::Lines { last } => {
+                let now = Instant::now();
+                let due = last.is_none_or(|last| now - last >= PLAIN_INTERVAL) || row.step == self.total_steps;
+                if due {
+                    *last = Some(now);
+                    eprintln!("{line}  {} left", clock(remaining));
+                }
+            }
+            Shown::Nothing => {}
+        }
+        self.rows.push(row.clone());
+        if self.interrupt.is_raised() { Control::Stop } else { Control::Continue }
+    }
+
+    fn on_log(&mut self, _row: &LogRow) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+/// A bar for work that is counted in rows, `None` where stderr is no terminal.
+pub(crate) fn rows_bar(what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg}  {human_pos} rows  {per_sec}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let bar = ProgressBar::no_length().with_style(style).with_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// `1:02:03`, `2:03`
+pub(crate) fn clock(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// `12,345`; below 100 with one digit after the point.
+pub(crate) fn thousands(value: f64) -> String {
+    if value.abs() < 100.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{value:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        assert_eq!(thousands(12.34), "12.3");
+        assert_eq!(thousands(999.6), "1,000");
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+        assert_eq!(clock(Duration::from_secs(59)), "0:59");
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
+    }
+}

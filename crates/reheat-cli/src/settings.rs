@@ -12,7 +12,7 @@ mod plan; // what will be done, printed
 
 pub(crate) use self::{
     flags::{Flags, HasTable},
-    plan::Plan,
-    resolve::{Origin, Resolved, resolve},
+    plan::{Fact, Plan, write_yaml},
+    resolve::{Resolved, resolve},
     table::Table,
 };

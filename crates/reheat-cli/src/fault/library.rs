@@ -2,7 +2,10 @@
 
 use std::{error::Error as StdError, io};
 
+use reheat_generate::GenerateError;
+use reheat_model::ModelError;
 use reheat_tokenizer::TokenizerError;
+use reheat_train::TrainError;
 
 use super::Kind;
 
@@ -23,6 +26,15 @@ pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
     if let Some(error) = error.downcast_ref::<TokenizerError>() {
         let kind = if matches!(error, TokenizerError::Write { .. }) { Kind::Failed } else { Kind::Input };
         Facts::new(kind, error.hint())
+    } else if let Some(error) = error.downcast_ref::<ModelError>() {
+        let kind = if matches!(error, ModelError::Write { .. }) { Kind::Failed } else { Kind::Input };
+        Facts::new(kind, error.hint())
+    } else if let Some(error) = error.downcast_ref::<GenerateError>() {
+        let kind = if matches!(error, GenerateError::NotANumber { .. }) { Kind::Failed } else { Kind::Input };
+        Facts::new(kind, error.hint())
+    } else if let Some(error) = error.downcast_ref::<TrainError>() {
+        let failed = matches!(error, TrainError::NotFinite { .. } | TrainError::Write { .. });
+        Facts::new(if failed { Kind::Failed } else { Kind::Input }, error.hint())
     } else if let Some(error) = error.downcast_ref::<io::Error>() {
         io_facts(error)
     } else {

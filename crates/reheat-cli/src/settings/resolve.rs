@@ -326,7 +326,7 @@ mod tests {
             faults,
             "7 settings are wrong:\n  \
              run.yaml:1: unknown setting `learing_rate`, did you mean `learning_rate`?\n  \
-             run.yaml:2: `max_length`: expected a whole number or none, found `long`\n  \
+             run.yaml:2: `max_length`: expected a whole number of at least 0 or none, found `long`\n  \
              run.yaml:3: `use_vllm` is not supported: training runs in one process\n  \
              run.yaml:4: `packing`: expected true or false, found `3`\n  \
              run.yaml:5: unknown setting `foo`\n  \
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_negative_size_is_refused_with_the_reason() {
         let faults = run(&["--max-length", "-3"], None).unwrap_err();
-        assert!(faults.starts_with("--max-length: expected a whole number or none, found `-3`"), "{faults}");
+        assert_eq!(faults, "--max-length: expected a whole number of at least 0 or none, found `-3`");
     }
 
     #[test]

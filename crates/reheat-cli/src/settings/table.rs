@@ -26,6 +26,8 @@ pub(crate) struct Field {
     pub(crate) kind: Kind,
     /// Whether the value may be absent (`none`).
     pub(crate) optional: bool,
+    /// Smallest number that the type holds.
+    pub(crate) minimum: Option<f64>,
     pub(crate) help: String,
     pub(crate) default: Value,
     /// Heading in the help.
@@ -74,6 +76,7 @@ impl Table {
                 flag,
                 kind,
                 optional,
+                minimum: property.get("minimum").and_then(Value::as_f64),
                 help: plain(property.get("description").and_then(Value::as_str).unwrap_or_default()),
                 default: defaults.get(key).cloned().unwrap_or(Value::Null),
                 section,
@@ -115,13 +118,21 @@ impl Field {
         if is_none && self.optional {
             return Ok(Value::Null);
         }
-        let value = self.kind.accept(value).ok_or_else(|| {
-            let or_none = if self.optional { " or none" } else { "" };
-            format!("expected {}{or_none}, found {}", self.kind, shown(value))
-        })?;
-        (self.check)(&self.key, &value)
-            .map_err(|reason| format!("expected {}, found {}: {reason}", self.kind, shown(&value)))?;
-        Ok(value)
+        let refused = |value: &Value| format!("expected {}, found {}", self.expected(), shown(value));
+        let accepted = self.kind.accept(value).ok_or_else(|| refused(value))?;
+        if let (Some(minimum), Some(number)) = (self.minimum, accepted.as_f64())
+            && number < minimum
+        {
+            return Err(refused(value));
+        }
+        (self.check)(&self.key, &accepted).map_err(|reason| format!("{}: {reason}", refused(value)))?;
+        Ok(accepted)
+    }
+
+    fn expected(&self) -> String {
+        let at_least = self.minimum.map(|minimum| format!(" of at least {minimum}")).unwrap_or_default();
+        let or_none = if self.optional { " or none" } else { "" };
+        format!("{}{at_least}{or_none}", self.kind)
     }
 
     /// Reads the words given to the flag.

@@ -1,0 +1,153 @@
+//! `reheat chat`: talk with a model.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use console::style;
+use reheat_chat::{ChatTemplate, Conversation, Message, RenderOptions};
+use reheat_generate::{Flow, GenerateConfig, Token, generate};
+use reheat_model::Qwen2;
+use reheat_tokenizer::{DecodeMode, Tokenizer};
+
+use super::{generate::SamplingArgs, source::ModelArg};
+use crate::{device::DeviceChoice, fault::Fault, interrupt::Interrupt, output};
+
+/// Talk with a model. Ctrl-C stops an answer, Ctrl-D ends the chat.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reheat chat --model runs/sft
+  reheat chat --model ./Qwen2.5-0.5B-Instruct --system \"Answer in one sentence.\" --temperature 0.7 --top-p 0.8
+
+In the chat: /system TEXT sets the system message, /reset forgets the conversation, /exit ends it.")]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    model: ModelArg,
+
+    /// What the model is told before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+
+    /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+}
+
+/// A model that answers, and what was said so far.
+pub(crate) struct Chat {
+    pub(crate) model: Qwen2,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: ChatTemplate,
+    pub(crate) config: GenerateConfig,
+    messages: Vec<Message>,
+}
+
+impl Chat {
+    pub(crate) fn new(model: Qwen2, tokenizer: Tokenizer, template: ChatTemplate, config: GenerateConfig) -> Self {
+        Self { model, tokenizer, template, config, messages: Vec::new() }
+    }
+
+    pub(crate) fn reset(&mut self, system: Option<&str>) {
+        self.messages = system.map(|system| Message::new("system", system)).into_iter().collect();
+    }
+
+    /// Says something and hands the answer to `on_piece` as it comes; both become part of the conversation.
+    pub(crate) fn say(&mut self, text: &str, on_piece: &mut dyn FnMut(&str) -> Flow) -> anyhow::Result<String> {
+        self.messages.push(Message::new("user", text));
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let answer = self.template.render(&Conversation::new(self.messages.clone()), &options).map_err(Into::into);
+        let answer = answer.and_then(|prompt| {
+            let ids = self.tokenizer.encode_literal(&prompt.text, &prompt.literal_spans)?.ids;
+            self.answer(&ids, on_piece)
+        });
+        match answer {
+            Ok(answer) => {
+                self.messages.push(Message::new("assistant", answer.as_str()));
+                Ok(answer)
+            }
+            Err(error) => {
+                // What was not answered is not part of the conversation.
+                self.messages.pop();
+                Err(error)
+            }
+        }
+    }
+
+    fn answer(&self, ids: &[u32], on_piece: &mut dyn FnMut(&str) -> Flow) -> anyhow::Result<String> {
+        let mut stream = self.tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
+        let mut answer = String::new();
+        let mut failed = None;
+        generate(&self.model, ids, &self.config, &mut |token: Token| match stream.push(token.id) {
+            Ok(Some(piece)) => {
+                answer.push_str(&piece);
+                on_piece(&piece)
+            }
+            Ok(None) => Flow::Continue,
+            Err(error) => {
+                failed = Some(error);
+                Flow::Stop
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if let Some(rest) = stream.finish()? {
+            on_piece(&rest);
+            answer.push_str(&rest);
+        }
+        Ok(answer)
+    }
+}
+
+pub(super) fn run(args: ChatArgs) -> anyhow::Result<()> {
+    let source = args.model.open()?;
+    let tokenizer = source.tokenizer()?;
+    let Some(template) = source.template(&tokenizer)? else {
+        return Err(Fault::input(format!("`{}` has no chat template", source.dir().display()))
+            .hint("a base model continues text: `reheat generate`; `reheat sft` teaches it to answer")
+            .into());
+    };
+    let model = source.model(&args.device.resolve()?.device)?;
+    let config = args.sampling.config(tokenizer.eos_ids());
+    let interrupt = Interrupt::install()?;
+    let mut chat = Chat::new(model, tokenizer, template, config);
+    chat.reset(args.system.as_deref());
+
+    let is_terminal = io::stdin().is_terminal();
+    let mut lines = io::stdin().lock().lines();
+    loop {
+        if is_terminal {
+            eprint!("{} ", style("›").cyan().bold().for_stderr());
+        }
+        let Some(line) = lines.next() else { return Ok(()) };
+        let line = line.map_err(|error| Fault::input("cannot read stdin as text").because(error))?;
+        let line = line.trim();
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("", _) => {}
+            ("/exit" | "/quit", _) => return Ok(()),
+            ("/reset", _) => chat.reset(args.system.as_deref()),
+            ("/system", text) => chat.reset(Some(text)),
+            (command, _) if command.starts_with('/') => {
+                eprintln!("{command} is unknown; there are /system TEXT, /reset and /exit");
+            }
+            _ => speak(&mut chat, line, &interrupt)?,
+        }
+    }
+}
+
+/// Answers on stdout as the tokens come.
+fn speak(chat: &mut Chat, text: &str, interrupt: &Interrupt) -> anyhow::Result<()> {
+    interrupt.reset();
+    let mut out = output::stdout();
+    let mut written = Ok(());
+    let answer = chat.say(text, &mut |piece| {
+        written = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+        if written.is_err() || interrupt.is_raised() { Flow::Stop } else { Flow::Continue }
+    });
+    interrupt.reset();
+    written?;
+    answer?;
+    Ok(writeln!(out)?)
+}

@@ -1,0 +1,135 @@
+//! `reheat generate`: continue a text.
+
+use std::io::{self, Read as _, Write as _};
+
+use reheat_generate::{Flow, GenerateConfig, Token, generate};
+use reheat_tokenizer::DecodeMode;
+use serde_json::json;
+
+use super::source::ModelArg;
+use crate::{
+    device::DeviceChoice,
+    fault::Fault,
+    interrupt::Interrupt,
+    output::{self, Format},
+};
+
+/// Continue a text, token by token.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reheat generate \"Octopuses have three\"
+  reheat generate --model ./Qwen2.5-0.5B --max-new-tokens 50 --temperature 0.8 --top-p 0.9 --seed 7 \"Once upon a time\"
+  echo \"Octopuses have three\" | reheat generate --json -
+
+With --json: {\"text\", \"ids\", \"finish_reason\", \"logprobs\"}; log-probabilities in nats under the model itself.")]
+pub(crate) struct GenerateArgs {
+    /// The text to continue; `-` reads it from stdin.
+    #[arg(allow_hyphen_values = true)]
+    prompt: String,
+
+    #[command(flatten)]
+    model: ModelArg,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+
+    /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SamplingArgs {
+    /// Longest answer in tokens.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_new_tokens: usize,
+
+    /// Divides the logits; 0 always takes the most likely token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+
+    /// Draw among this many most likely tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+
+    /// Draw among the most likely tokens that together hold this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f32,
+
+    /// Seed of the draws.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+}
+
+impl SamplingArgs {
+    pub(crate) fn config(&self, eos_token_ids: &[u32]) -> GenerateConfig {
+        GenerateConfig {
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            eos_token_ids: eos_token_ids.to_vec(),
+        }
+    }
+}
+
+pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
+    let prompt = match args.prompt.as_str() {
+        "-" => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).map_err(|error| Fault::input("cannot read stdin as text").because(error))?;
+            text.trim_end_matches('\n').to_owned()
+        }
+        text => text.to_owned(),
+    };
+    let source = args.model.open()?;
+    let tokenizer = source.tokenizer()?;
+    let model = source.model(&args.device.resolve()?.device)?;
+    let ids = tokenizer.encode_with_special_tokens(&prompt)?.ids;
+    let config = args.sampling.config(tokenizer.eos_ids());
+    let interrupt = Interrupt::install()?;
+
+    let mut stream = tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
+    let mut out = output::stdout();
+    if !args.format.json {
+        out.write_all(prompt.as_bytes())?;
+        out.flush()?;
+    }
+    let mut written = Ok(());
+    let mut text = String::new();
+    let generation = generate(&model, &ids, &config, &mut |token: Token| {
+        let piece = match stream.push(token.id) {
+            Ok(piece) => piece.unwrap_or_default(),
+            Err(error) => {
+                written = Err(anyhow::Error::from(error));
+                return Flow::Stop;
+            }
+        };
+        text.push_str(&piece);
+        if !args.format.json {
+            written = out.write_all(piece.as_bytes()).and_then(|()| out.flush()).map_err(Into::into);
+        }
+        if written.is_err() || interrupt.is_raised() { Flow::Stop } else { Flow::Continue }
+    })?;
+    written?;
+    let rest = stream.finish()?.unwrap_or_default();
+    text.push_str(&rest);
+    if args.format.json {
+        drop(out);
+        output::print_json(&json!({
+            "text": text,
+            "ids": generation.ids,
+            "finish_reason": generation.finish_reason,
+            "logprobs": generation.logprobs,
+        }))?;
+    } else {
+        writeln!(out, "{rest}")?;
+    }
+    if interrupt.is_raised() { Err(Fault::interrupted("the text ends here").into()) } else { Ok(()) }
+}

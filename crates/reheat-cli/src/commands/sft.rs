@@ -1,0 +1,382 @@
+//! `reheat sft`: supervised fine-tuning.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use reheat_chat::ChatTemplate;
+use reheat_data::{OnBadRow, PrepareOptions, Prepared, prepare_sft};
+use reheat_model::Qwen2;
+use reheat_tokenizer::Tokenizer;
+use reheat_train::{LogRow, RunDir, SftConfig, SftTrainer, TrainSummary};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::source::{ModelArg, template_tokens};
+use crate::{
+    device::{ChosenDevice, DeviceChoice},
+    fault::Fault,
+    interrupt::Interrupt,
+    output::{self, Format},
+    plot::{self, Panel, Series},
+    progress::{self, TrainingProgress},
+    settings::{Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
+};
+
+/// Fine-tune a model on conversations, prompts with completions, or plain text.
+///
+/// Keys of the config file are TRL's names; flags come before the file, the file before the defaults.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/sft
+  reheat sft --config sft.yaml --learning-rate 1e-5 --dry-run
+  reheat sft --model ./Qwen2.5-0.5B --dataset a.jsonl b.parquet --assistant-only-loss --num-train-epochs 1")]
+pub(crate) struct SftArgs {
+    /// YAML file of settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print what would be done, with the origin of every setting, and stop.
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    flags: Flags<Sft>,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What goes in and out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct RunSettings {
+    /// Model folder in Hugging Face format.
+    #[schemars(extend("x-flag" = "model"))]
+    model_name_or_path: Option<String>,
+    /// Files of rows.
+    #[schemars(extend("x-flag" = "dataset"))]
+    dataset_name: Vec<String>,
+    /// Folder for the model, checkpoints, metrics and plots.
+    output_dir: Option<String>,
+    /// File with a chat template to use instead of the model's.
+    #[schemars(extend("x-flag" = "chat-template"))]
+    chat_template_path: Option<String>,
+    /// Token that ends a turn; told from the template when absent.
+    eos_token: Option<String>,
+    /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
+    device: DeviceChoice,
+}
+
+/// What a row becomes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct DataSettings {
+    /// What the columns mean: messages, sharegpt, prompt_completion, alpaca, text, tokens …; told from the rows when absent.
+    #[schemars(extend("x-flag" = "format"))]
+    dataset_format: Option<String>,
+    /// Column of plain text.
+    dataset_text_field: String,
+    /// Longest sequence in tokens; the rest is cut, counted and reported.
+    max_length: Option<usize>,
+    /// Loss on completions alone; where rows have a prompt and a completion, that is the default.
+    completion_only_loss: Option<bool>,
+    /// Loss on what the assistant wrote alone.
+    assistant_only_loss: bool,
+    /// What happens when a row can't be used.
+    on_bad_row: BadRow,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum BadRow {
+    #[default]
+    Error,
+    Skip,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        let PrepareOptions { dataset_text_field, max_length, assistant_only_loss, .. } = PrepareOptions::default();
+        Self {
+            dataset_format: None,
+            dataset_text_field,
+            max_length,
+            completion_only_loss: None,
+            assistant_only_loss,
+            on_bad_row: BadRow::Error,
+        }
+    }
+}
+
+impl DataSettings {
+    fn options(&self) -> anyhow::Result<PrepareOptions> {
+        Ok(PrepareOptions {
+            format: self.dataset_format.as_deref().map(str::parse).transpose()?,
+            dataset_text_field: self.dataset_text_field.clone(),
+            max_length: self.max_length,
+            completion_only_loss: self.completion_only_loss.unwrap_or(true),
+            assistant_only_loss: self.assistant_only_loss,
+            on_bad_row: match self.on_bad_row {
+                BadRow::Error => OnBadRow::Error,
+                BadRow::Skip => OnBadRow::Skip,
+            },
+        })
+    }
+}
+
+/// The settings of `reheat sft`.
+#[derive(Debug)]
+pub(crate) struct Sft;
+
+static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
+static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DataSettings>("Data"));
+static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Training"));
+static ALL: LazyLock<Table> = LazyLock::new(|| {
+    Table::default().with::<RunSettings>("Run").with::<DataSettings>("Data").with::<SftConfig>("Training")
+});
+
+impl HasTable for Sft {
+    fn table() -> &'static Table {
+        &ALL
+    }
+}
+
+pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
+    let resolved = resolve(&args.flags, args.config.as_deref())?;
+    for note in &resolved.notes {
+        eprintln!("note: {note}");
+    }
+    let settings: RunSettings = resolved.extract(&RUN)?;
+    let data: DataSettings = resolved.extract(&DATA)?;
+    let config: SftConfig = resolved.extract(&TRAINING)?;
+    let (model_dir, output_dir) = check(&settings, &config)?;
+
+    let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
+    let mut tokenizer = source.tokenizer()?;
+    let template = choose_template(&settings, &source.template(&tokenizer)?, &tokenizer)?;
+    let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
+    let prepared = prepare(&settings.dataset_name, &tokenizer, template.as_ref(), &data)?;
+    let device = settings.device.resolve()?;
+
+    let plan = Plan { command: "sft", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
+    if args.dry_run {
+        if args.format.json {
+            return output::print_json(&plan.to_json());
+        }
+        return Ok(plan.print(&mut output::stdout())?);
+    }
+    report(&prepared);
+
+    let mut model = source.model(&device.device)?;
+    if let Some(eos) = tokenizer.special_tokens().eos() {
+        model.config_mut().set("eos_token_id", eos.id.into());
+    }
+    let summary = train(model, prepared, config, &output_dir, Companions { tokenizer, template }, &resolved)?;
+    if args.format.json {
+        output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
+    } else {
+        println!("{}", output_dir.display());
+    }
+    if summary.interrupted {
+        return Err(Fault::interrupted(format!("stopped at step {}; the checkpoint is saved", summary.global_step)).into());
+    }
+    eprintln!("talk with it: reheat chat --model {}", output_dir.display());
+    Ok(())
+}
+
+/// Everything that can be known to be wrong before files are read.
+fn check(settings: &RunSettings, config: &SftConfig) -> Result<(PathBuf, PathBuf), Fault> {
+    let mut faults = config.faults();
+    if settings.model_name_or_path.is_none() {
+        faults.push("--model is missing".into());
+    }
+    if settings.dataset_name.is_empty() {
+        faults.push("--dataset is missing".into());
+    }
+    match (&settings.model_name_or_path, faults.as_slice()) {
+        (Some(model), []) => {
+            let output = settings.output_dir.clone().unwrap_or_else(|| "runs/sft".into());
+            Ok((model.into(), output.into()))
+        }
+        (_, [fault]) => Err(Fault::input(fault.clone())),
+        (_, faults) => Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  ")))),
+    }
+}
+
+/// `--chat-template`, else the model's, else ChatML where the tokenizer has its tokens.
+fn choose_template(
+    settings: &RunSettings,
+    own: &Option<ChatTemplate>,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<Option<ChatTemplate>> {
+    let tokens = template_tokens(tokenizer);
+    if let Some(path) = &settings.chat_template_path {
+        return Ok(Some(ChatTemplate::from_file(path, &tokens)?));
+    }
+    if own.is_some() {
+        return Ok(own.clone());
+    }
+    let has_chatml = ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.token_to_id(token).is_some());
+    Ok(has_chatml.then(|| ChatTemplate::chatml(&tokens)))
+}
+
+/// Makes the token that ends a turn the end of text, or the tuned model would never stop. Says so when it changed.
+fn choose_eos(
+    settings: &RunSettings,
+    template: Option<&ChatTemplate>,
+    tokenizer: &mut Tokenizer,
+) -> anyhow::Result<Option<String>> {
+    const CHATML_END: &str = "<|im_end|>";
+    let told = template
+        .is_some_and(|template| template.source().contains(CHATML_END) && tokenizer.token_to_id(CHATML_END).is_some());
+    let wanted = settings.eos_token.as_deref().or(told.then_some(CHATML_END));
+    let current = tokenizer.special_tokens().eos().map(|eos| eos.content.clone());
+    match wanted {
+        Some(wanted) if current.as_deref() != Some(wanted) => {
+            tokenizer.set_eos_token(wanted)?;
+            let before = current.unwrap_or_else(|| "none".into());
+            Ok(Some(format!("ends the template's turns; before: {before}")))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn prepare(
+    files: &[String],
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    data: &DataSettings,
+) -> anyhow::Result<Prepared> {
+    let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
+    let bar = progress::rows_bar("tokenising");
+    let prepared = prepare_sft(&files, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
+    bar.finish_and_clear();
+    Ok(prepared?)
+}
+
+fn facts(prepared: &Prepared, config: &SftConfig, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
+    let report = &prepared.report;
+    let formats = report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
+    let fact = |name, value: serde_json::Value| Fact { name, value, reason: None };
+    let mut facts = vec![
+        Fact { name: "device", value: device.name.clone().into(), reason: Some(device.reason.clone()) },
+        fact("formats", formats.collect::<Vec<_>>().into()),
+        fact("sequences", report.sequences.into()),
+        fact("tokens", report.tokens.into()),
+        fact("trained tokens", report.trained_tokens.into()),
+        fact("truncated", report.truncated.into()),
+        fact("steps", config.total_steps(prepared.sequences.len()).into()),
+    ];
+    if let Some(note) = eos_note {
+        facts.push(Fact { name: "end of turn", value: "changed".into(), reason: Some(note) });
+    }
+    facts
+}
+
+/// What became of the rows, on stderr.
+fn report(prepared: &Prepared) {
+    let report = &prepared.report;
+    for (file, detection) in &report.files {
+        eprintln!("{file}: {} rows, {}", detection.format, detection.reason);
+    }
+    eprintln!(
+        "{} rows: {} sequences, {} tokens, {} of them trained",
+        report.rows, report.sequences, report.tokens, report.trained_tokens
+    );
+    for (reason, count) in &report.skipped {
+        eprintln!("{count} rows left out: {reason}");
+    }
+    if let Some(skipped) = report.skipped_rows.first() {
+        eprintln!("the first: {}: {}", skipped.row, skipped.problem);
+    }
+    if report.truncated > 0 {
+        eprintln!("{} sequences cut to max_length, {} tokens lost", report.truncated, report.tokens_cut);
+    }
+    if report.without_trained_token > 0 {
+        eprintln!("{} sequences without a token to learn", report.without_trained_token);
+    }
+}
+
+/// What is saved beside the weights.
+pub(crate) struct Companions {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: Option<ChatTemplate>,
+}
+
+impl Companions {
+    /// Writes the files into `dir` and gives their paths.
+    pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+        self.tokenizer.save(dir)?;
+        if let Some(template) = &self.template {
+            template.save(dir)?;
+        }
+        let names = [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "generation_config.json",
+            "chat_template.jinja",
+        ];
+        Ok(names.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
+    }
+}
+
+fn train(
+    model: Qwen2,
+    prepared: Prepared,
+    config: SftConfig,
+    output_dir: &Path,
+    companions: Companions,
+    resolved: &Resolved,
+) -> anyhow::Result<TrainSummary> {
+    let trainer = SftTrainer::new(model, prepared.sequences, config)?;
+    std::fs::create_dir_all(output_dir)
+        .map_err(|error| Fault::failed(format!("cannot make `{}`", output_dir.display())).because(error))?;
+    write_yaml(resolved, &output_dir.join("config.yaml"))?;
+    let files = companions.save(output_dir)?;
+    let mut trainer = trainer.with_run_dir(RunDir::create(output_dir, files)?);
+    let mut shown = TrainingProgress::new(Interrupt::install()?);
+    let summary = trainer.train(&mut shown);
+    shown.finish();
+    save_plots(&shown.rows, &output_dir.join("plots"))?;
+    let summary = summary?;
+    eprintln!("loss by step");
+    eprintln!("{}", plot::curve(&loss_series(&shown.rows), "step", output::stderr_width()));
+    eprintln!(
+        "{} steps in {}, mean loss {:.4}, {} tokens",
+        summary.global_step,
+        progress::clock(std::time::Duration::from_secs_f64(summary.train_runtime)),
+        summary.train_loss,
+        summary.num_tokens
+    );
+    Ok(summary)
+}
+
+pub(crate) fn loss_series(rows: &[LogRow]) -> Series {
+    series("loss", rows, |row| row.loss)
+}
+
+fn series(name: &str, rows: &[LogRow], value: fn(&LogRow) -> f64) -> Series {
+    Series::new(name, rows.iter().map(|row| (row.step as f64, value(row))).collect())
+}
+
+/// One SVG for each curve.
+pub(crate) fn save_plots(rows: &[LogRow], dir: &Path) -> anyhow::Result<()> {
+    let curves: [(&str, &str, fn(&LogRow) -> f64); 3] = [
+        ("loss", "loss (nats per token)", |row| row.loss),
+        ("learning_rate", "learning rate", |row| row.learning_rate),
+        ("grad_norm", "gradient norm before clipping", |row| row.grad_norm),
+    ];
+    for (name, y_label, value) in curves {
+        let panel = Panel {
+            title: y_label.to_owned(),
+            x_label: "step".into(),
+            y_label: y_label.into(),
+            series: vec![series(name, rows, value)],
+        };
+        plot::save_svg(&dir.join(format!("{name}.svg")), &[panel])?;
+    }
+    Ok(())
+}

@@ -12,6 +12,10 @@ use crate::python::is_method_name;
 /// Brackets and operators within each other, before a template is refused: a real one needs less than 20.
 const MAX_DEPTH: usize = 60;
 
+/// Links in a chain such as `a.b.c` or `a + b + c`, before a template is refused. MiniJinja compiles each into the one
+/// before.
+const MAX_CHAIN: usize = 200;
+
 /// A translated expression.
 #[derive(Debug, Clone)]
 pub(super) struct Translated {
@@ -126,6 +130,14 @@ impl<'a> Parser<'a> {
         parsed
     }
 
+    /// Fails where a chain has too many links.
+    fn check_chain(&self, links: usize) -> Parsed<()> {
+        if links > MAX_CHAIN {
+            return Err(self.error(format!("a chain of operators has more than {MAX_CHAIN} links")));
+        }
+        Ok(())
+    }
+
     pub(super) fn expression(&mut self) -> Parsed {
         self.nested(Self::conditional)
     }
@@ -158,7 +170,10 @@ impl<'a> Parser<'a> {
 
     fn conditional(&mut self) -> Parsed {
         let mut value = self.or()?;
+        let mut links = 0;
         while self.skip_name("if") {
+            links += 1;
+            self.check_chain(links)?;
             let test = self.or()?;
             let code = if self.skip_name("else") {
                 let other = self.nested(Self::conditional)?;
@@ -185,7 +200,10 @@ impl<'a> Parser<'a> {
             return Ok(first);
         }
         let mut code = format!("({}", first.code);
+        let mut links = 0;
         while self.skip_name(word) {
+            links += 1;
+            self.check_chain(links)?;
             let _ = write!(code, " {word} {}", operand(self)?.code);
         }
         code.push(')');
@@ -217,6 +235,7 @@ impl<'a> Parser<'a> {
                 _ => break,
             };
             self.position += 1;
+            self.check_chain(parts.len())?;
             let right = self.sum()?;
             let (a, b) = (&left.code, &right.code);
             parts.push(match operator {
@@ -245,6 +264,7 @@ impl<'a> Parser<'a> {
         let mut terms = vec![("", first)];
         while let Some(Token::Op(operator @ ("+" | "-"))) = self.peek() {
             self.position += 1;
+            self.check_chain(terms.len())?;
             terms.push((operator, self.concatenation()?));
         }
         if terms.len() == 1 {
@@ -279,8 +299,11 @@ impl<'a> Parser<'a> {
 
     fn product(&mut self) -> Parsed {
         let mut left = self.power()?;
+        let mut links = 0;
         while let Some(Token::Op(operator @ ("*" | "/" | "//" | "%"))) = self.peek() {
             self.position += 1;
+            links += 1;
+            self.check_chain(links)?;
             let right = self.power()?;
             let (a, b) = (&left.code, &right.code);
             left = Translated::other(match *operator {
@@ -294,7 +317,10 @@ impl<'a> Parser<'a> {
 
     fn power(&mut self) -> Parsed {
         let mut left = self.unary(true)?;
+        let mut links = 0;
         while self.skip_op("**") {
+            links += 1;
+            self.check_chain(links)?;
             let right = self.unary(true)?;
             left = Translated::other(format!("({} ** {})", left.code, right.code));
         }
@@ -302,12 +328,17 @@ impl<'a> Parser<'a> {
     }
 
     fn unary(&mut self, with_filter: bool) -> Parsed {
-        let sign = [("-", "-"), ("+", "__pos")].into_iter().find(|(sign, _)| self.is_op(sign));
+        let sign = [("-", "__neg"), ("+", "__pos")].into_iter().find(|(sign, _)| self.is_op(sign));
         let value = if let Some((_, code)) = sign {
             self.position += 1;
             let value = self.nested(|parser| parser.unary(false))?;
-            let code = if code == "-" { format!("(-{})", value.code) } else { format!("__pos({})", value.code) };
-            Translated { code, kind: if value.kind == Kind::Number { Kind::Number } else { Kind::Other } }
+            match value.kind {
+                Kind::Number if code == "__neg" => {
+                    Translated { code: format!("(-{})", value.code), kind: Kind::Number }
+                }
+                Kind::Number => value,
+                _ => Translated::other(format!("{code}({})", value.code)),
+            }
         } else {
             self.primary()?
         };
@@ -381,7 +412,8 @@ impl<'a> Parser<'a> {
     }
 
     fn postfix(&mut self, mut value: Translated) -> Parsed {
-        loop {
+        for links in 0.. {
+            self.check_chain(links)?;
             if self.skip_op(".") {
                 value = self.attribute(&value)?;
             } else if self.skip_op("[") {
@@ -389,9 +421,10 @@ impl<'a> Parser<'a> {
             } else if self.is_op("(") {
                 value = self.call(&value)?;
             } else {
-                return Ok(value);
+                break;
             }
         }
+        Ok(value)
     }
 
     fn attribute(&mut self, value: &Translated) -> Parsed {
@@ -493,7 +526,8 @@ impl<'a> Parser<'a> {
     }
 
     fn filters(&mut self, mut value: Translated) -> Parsed {
-        loop {
+        for links in 0.. {
+            self.check_chain(links)?;
             if self.skip_op("|") {
                 let filter = self.filter()?;
                 value = Translated::other(format!("({}|{filter})", value.code));
@@ -502,9 +536,10 @@ impl<'a> Parser<'a> {
             } else if self.is_op("(") {
                 value = self.call(&value)?;
             } else {
-                return Ok(value);
+                break;
             }
         }
+        Ok(value)
     }
 
     /// `name`, `name.name` or `name(…)`, after a `|`.

@@ -8,6 +8,10 @@ use super::{
     lexer::{Piece, Tag, Token},
 };
 
+/// Statements within statements, and branches of one `if`, before a template is refused.
+const MAX_OPEN: usize = 60;
+const MAX_BRANCHES: usize = 200;
+
 /// Writes the translated template.
 pub(super) struct Translator {
     code: String,
@@ -15,14 +19,29 @@ pub(super) struct Translator {
     /// Statements that are open, innermost last, with the line they started on.
     open: Vec<(&'static str, usize)>,
     generation_blocks: usize,
+    /// Branches of the `if` at hand.
+    branches: usize,
+    /// Loops with an `else` that are left early somewhere, by the place of their tag in the template.
+    left_loops: Vec<usize>,
+    /// For each open loop, the number of its flag if it needs one.
+    flags: Vec<Option<usize>>,
 }
 
 impl Translator {
     pub(super) fn new() -> Self {
-        Self { code: String::new(), line: 1, open: Vec::new(), generation_blocks: 0 }
+        Self {
+            code: String::new(),
+            line: 1,
+            open: Vec::new(),
+            generation_blocks: 0,
+            branches: 0,
+            left_loops: Vec::new(),
+            flags: Vec::new(),
+        }
     }
 
     pub(super) fn translate(mut self, pieces: &[Piece]) -> Result<(String, usize), SyntaxError> {
+        self.left_loops = left_loops(pieces);
         for piece in pieces {
             match piece {
                 Piece::Text(text) => self.text(text),
@@ -65,9 +84,14 @@ impl Translator {
         self.tag("{%", code, "%}", tag);
     }
 
-    fn open(&mut self, name: &'static str, code: &str, tag: &Tag) {
+    fn open(&mut self, name: &'static str, code: &str, tag: &Tag) -> Result<(), SyntaxError> {
+        if self.open.len() == MAX_OPEN {
+            return Err(SyntaxError { line: tag.line, message: format!("statements nest more than {MAX_OPEN} deep") });
+        }
         self.open.push((name, tag.line));
+        self.branches = 0;
         self.statement(code, tag);
+        Ok(())
     }
 
     /// Whether the innermost open statement is one of `names`, which the tag `name` may stand in or close.
@@ -105,28 +129,39 @@ impl Translator {
             "for" => self.for_loop(&mut parser, tag)?,
             "if" => {
                 let test = parser.tuple(&[], Parser::without_condition)?;
-                self.open("if", &format!("if {}", test.code), tag);
+                self.open("if", &format!("if {}", test.code), tag)?;
             }
             "elif" => {
                 self.expect_open(name, &["if"], tag)?;
+                self.branches += 1;
+                if self.branches > MAX_BRANCHES {
+                    return Err(parser.error(format!("an `if` has more than {MAX_BRANCHES} branches")));
+                }
                 let test = parser.tuple(&[], Parser::without_condition)?;
                 self.statement(&format!("elif {}", test.code), tag);
             }
             "else" => {
                 // After it, only the end may come.
-                let (name, line) = match self.expect_open(name, &["if", "for"], tag)? {
-                    "if" => ("else of if", tag.line),
-                    _ => ("else of for", tag.line),
+                let name = match self.expect_open(name, &["if", "for"], tag)? {
+                    "if" => "else of if",
+                    _ => "else of for",
                 };
                 self.open.pop();
-                self.open.push((name, line));
-                self.statement("else", tag);
+                self.open.push((name, tag.line));
+                match self.flags.last().copied().flatten() {
+                    Some(flag) if name == "else of for" => {
+                        self.statement(&format!("set __else{flag}.due = false"), tag);
+                        self.statement("endfor", tag);
+                        self.statement(&format!("if __else{flag}.due"), tag);
+                    }
+                    _ => self.statement("else", tag),
+                }
             }
             "set" => self.set(&mut parser, tag)?,
             "macro" => {
                 let macro_name = parser.expect_name()?;
                 let signature = signature(&mut parser)?;
-                self.open("macro", &format!("macro {macro_name}({signature})"), tag);
+                self.open("macro", &format!("macro {macro_name}({signature})"), tag)?;
             }
             "call" => self.call(&mut parser, tag)?,
             "filter" => {
@@ -134,7 +169,7 @@ impl Translator {
                 while parser.skip_op("|") {
                     let _ = write!(filters, "|{}", parser.filter()?);
                 }
-                self.open("filter", &format!("filter {filters}"), tag);
+                self.open("filter", &format!("filter {filters}"), tag)?;
             }
             "with" => {
                 let mut assignments = Vec::new();
@@ -146,22 +181,22 @@ impl Translator {
                     parser.expect_op("=")?;
                     assignments.push(format!("{target} = {}", parser.expression()?.code));
                 }
-                self.open("with", &format!("with {}", assignments.join(", ")), tag);
+                self.open("with", &format!("with {}", assignments.join(", ")), tag)?;
             }
             "block" => {
                 let block = parser.expect_name()?;
                 let _ = parser.skip_name("scoped");
                 let _ = parser.skip_name("required");
-                self.open("block", &format!("block {block}"), tag);
+                self.open("block", &format!("block {block}"), tag)?;
             }
             // Nothing is escaped in a chat, and nothing a template says changes that for the better.
             "autoescape" => {
                 let _ = parser.expression()?;
-                self.open("autoescape", "if true", tag);
+                self.open("autoescape", "if true", tag)?;
             }
             "generation" => {
                 self.generation_blocks += 1;
-                self.open("generation", "call __generation()", tag);
+                self.open("generation", "call __generation()", tag)?;
             }
             "print" => {
                 while !parser.at_end() {
@@ -209,8 +244,10 @@ impl Translator {
             "endgeneration" => (&["generation"], "endcall"),
             _ => return Err(parser.error(format!("unknown tag `{name}`"))),
         };
-        self.expect_open(name, names, tag)?;
+        let open = self.expect_open(name, names, tag)?;
         self.open.pop();
+        let flag = if name == "endfor" { self.flags.pop().flatten() } else { None };
+        let code = if flag.is_some() && open == "else of for" { "endif" } else { code };
         if name == "endblock" && !parser.at_end() {
             let _ = parser.expect_name()?;
         }
@@ -232,7 +269,12 @@ impl Translator {
         if parser.skip_name("recursive") {
             code.push_str(" recursive");
         }
-        self.open("for", &code, tag);
+        let flag = self.left_loops.contains(&tag.start).then_some(tag.start);
+        self.flags.push(flag);
+        if let Some(flag) = flag {
+            self.statement(&format!("set __else{flag} = namespace(due=true)"), tag);
+        }
+        self.open("for", &code, tag)?;
         Ok(())
     }
 
@@ -245,8 +287,11 @@ impl Translator {
                 self.tag("{{", &format!("__unsafe({})", string_code(&target)), "}}", tag);
                 return Ok(());
             }
-            let code = match value.kind {
-                Kind::Str(_) | Kind::Number => value.code,
+            let namespace = target.split_once('.').filter(|_| !target.starts_with('('));
+            let code = match (value.kind, namespace) {
+                // MiniJinja sees that a macro or a call block uses a namespace only where it is read.
+                (_, Some((namespace, _))) => format!("__keep({}, {namespace})", value.code),
+                (Kind::Str(_) | Kind::Number, _) => value.code,
                 // Values that grow from step to step are kept from nesting without end.
                 _ => format!("__keep({})", value.code),
             };
@@ -257,7 +302,7 @@ impl Translator {
         while parser.skip_op("|") {
             let _ = write!(code, "|{}", parser.filter()?);
         }
-        self.open("set", &code, tag);
+        self.open("set", &code, tag)?;
         Ok(())
     }
 
@@ -265,7 +310,7 @@ impl Translator {
         let signature = if parser.is_op("(") { format!("({})", signature(parser)?) } else { String::new() };
         match parser.expression()? {
             Translated { code, kind: Kind::Call } => {
-                self.open("call", &format!("call{signature} {code}"), tag);
+                self.open("call", &format!("call{signature} {code}"), tag)?;
                 Ok(())
             }
             _ => Err(parser.error("`call` needs a call")),
@@ -321,4 +366,43 @@ fn signature(parser: &mut Parser<'_>) -> Result<String, SyntaxError> {
         parameters.push(parameter);
     }
     Ok(parameters.join(", "))
+}
+
+/// Loops with an `else` and a `break` or `continue` of their own.
+///
+/// Jinja2 runs the `else` unless the body was gone through to its end at least once, where MiniJinja runs it unless
+/// there was something to go through. Only these loops can tell the difference, and get a flag.
+fn left_loops(pieces: &[Piece]) -> Vec<usize> {
+    struct Loop {
+        start: usize,
+        has_else: bool,
+        is_left: bool,
+        /// Depth of `if` blocks within the loop, whose `else` is theirs.
+        ifs: usize,
+    }
+    let mut open: Vec<Loop> = Vec::new();
+    let mut found = Vec::new();
+    for piece in pieces {
+        let Piece::Block(tag) = piece else { continue };
+        let Some(Token::Name(name)) = tag.tokens.first() else { continue };
+        if name == "for" {
+            open.push(Loop { start: tag.start, has_else: false, is_left: false, ifs: 0 });
+            continue;
+        }
+        let Some(inner) = open.last_mut() else { continue };
+        match name.as_str() {
+            "if" => inner.ifs += 1,
+            "endif" => inner.ifs = inner.ifs.saturating_sub(1),
+            "else" if inner.ifs == 0 => inner.has_else = true,
+            "break" | "continue" => inner.is_left = true,
+            "endfor" => {
+                if inner.has_else && inner.is_left {
+                    found.push(inner.start);
+                }
+                open.pop();
+            }
+            _ => {}
+        }
+    }
+    found
 }

@@ -11,7 +11,7 @@ use super::{
     sequences,
     strings::{capitalize, center_split, replace, split_lines, strip},
     text::{repr_of, str_of},
-    value::{Type, type_error},
+    value::{Type, to_float, to_int, type_error},
 };
 
 type Filter = fn(&mut State<'_, '_>, &Arguments<'_>) -> Result<Value, Error>;
@@ -35,7 +35,7 @@ const FILTERS: [(&str, Filter); 48] = [
     ("format", format),
     ("groupby", sequences::groupby),
     ("indent", indent),
-    ("int", to_int),
+    ("int", int_filter),
     ("items", sequences::items),
     ("join", sequences::join),
     ("last", sequences::last),
@@ -64,7 +64,7 @@ const FILTERS: [(&str, Filter); 48] = [
     ("truncate", truncate),
     ("unique", sequences::unique),
     ("upper", |_, arguments| text(arguments, str::to_uppercase)),
-    ("urlencode", |_, arguments| text(arguments, urlencode)),
+    ("urlencode", |_, arguments| Ok(Value::from(urlencode(&arguments.string(0, "value")?)))),
     ("wordcount", wordcount),
 ];
 
@@ -148,7 +148,7 @@ fn indent(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value,
     Ok(Value::from(text))
 }
 
-fn to_int(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
+fn int_filter(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
     let value = arguments.required(0, "value")?;
     let default = arguments.optional(1, "default").unwrap_or_else(|| Value::from(0));
     let base = arguments.optional_int(2, "base")?.unwrap_or(10);
@@ -157,7 +157,7 @@ fn to_int(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Err
     Ok(match Type::of(&value) {
         Type::Bool => Value::from(i64::from(value.is_true())),
         Type::Int => value,
-        Type::Float => from_float(f64::try_from(value)?),
+        Type::Float => from_float(to_float(&value)?),
         Type::Str => {
             let text = value.as_str().unwrap_or_default();
             match parse_int(text, base) {
@@ -199,7 +199,7 @@ fn float(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Erro
     arguments.finish(2)?;
     Ok(match Type::of(&value) {
         Type::Bool => Value::from(if value.is_true() { 1.0 } else { 0.0 }),
-        Type::Int | Type::Float => Value::from(f64::try_from(value)?),
+        Type::Int | Type::Float => Value::from(to_float(&value)?),
         Type::Str => parse_float(value.as_str().unwrap_or_default()).map_or(default, Value::from),
         Type::Undefined => return Err(super::value::undefined_error("a number of something that is not defined")),
         _ => default,
@@ -210,8 +210,8 @@ fn abs(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error>
     let value = arguments.required(0, "x")?;
     arguments.finish(1)?;
     match Type::of(&value) {
-        Type::Int | Type::Bool => Ok(int(i128::try_from(value)?.abs())),
-        Type::Float => Ok(Value::from(f64::try_from(value)?.abs())),
+        Type::Int | Type::Bool => Ok(int(to_int(&value)?.abs())),
+        Type::Float => Ok(Value::from(to_float(&value)?.abs())),
         other => Err(type_error(format!("bad operand type for abs(): {}", other.name()))),
     }
 }
@@ -226,10 +226,10 @@ fn round(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Erro
         return Err(type_error(format!("can't round {}", ty.name())));
     }
     let precision = i32::try_from(precision).map_err(|_| type_error("precision out of range"))?;
-    let number = f64::try_from(value.clone())?;
+    let number = to_float(&value)?;
     let scale = 10_f64.powi(precision);
     let rounded = match method.as_str() {
-        "common" if ty != Type::Float && precision >= 0 => return Ok(value),
+        "common" if ty != Type::Float && precision >= 0 => return Ok(int(to_int(&value)?)),
         // Python rounds the exact value and halves to even, which is what printing does.
         "common" if (0..=300).contains(&precision) => {
             format!("{number:.*}", usize::try_from(precision).unwrap_or(0)).parse().unwrap_or(number)
@@ -281,7 +281,7 @@ fn center(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value,
 }
 
 fn truncate(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
-    let value = arguments.string(0, "s")?;
+    let given = arguments.required(0, "s")?;
     let size =
         |number: Option<i64>, default: usize| number.map_or(Some(default), |number| usize::try_from(number).ok());
     let length = size(arguments.optional_int(1, "length")?, 255);
@@ -293,9 +293,12 @@ fn truncate(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, E
     let room = length
         .checked_sub(end.chars().count())
         .ok_or_else(|| type_error("`length` of `truncate` is shorter than its end"))?;
-    if value.chars().count() <= length + leeway {
-        return Ok(Value::from(value));
+    // Anything with a length may pass, as long as nothing is cut off.
+    let count = given.as_str().map_or_else(|| given.len(), |text| Some(text.chars().count()));
+    if given.is_undefined() || count.is_some_and(|count| count <= length + leeway) {
+        return Ok(given);
     }
+    let value = arguments.string(0, "s")?;
     let mut start: String = value.chars().take(room).collect();
     if !kill_words && let Some(space) = start.rfind(' ') {
         start.truncate(space);
@@ -316,6 +319,9 @@ fn attr(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error
     // Of a dict this reaches methods only, never keys.
     if let Some(method) = bound_method(&value, &name) {
         return Ok(method);
+    }
+    if value.is_undefined() {
+        return Err(super::value::undefined_error("reaching into something that is not defined"));
     }
     Ok(if Type::of(&value) == Type::Namespace { value.get_attr(&name)? } else { Value::UNDEFINED })
 }

@@ -7,7 +7,7 @@ use super::{
     operators::item,
     strings::center_split,
     text::{repr_of, str_of},
-    value::{Type, type_error},
+    value::{Type, to_float, to_int, type_error},
 };
 
 /// Longest padding and precision; more than any line of text.
@@ -70,7 +70,9 @@ pub(super) fn percent(template: &str, values: &[Value], mapping: &Value) -> Resu
         out.push_str(&spec.convert(&value, conversion)?);
     }
     out.push_str(rest);
-    if values.next().is_some() && !used_mapping && Type::of(mapping) != Type::Dict {
+    // What can be indexed, other than a tuple or a string, is a mapping to `%`, and needn't be used up.
+    let is_mapping = matches!(Type::of(mapping), Type::Dict | Type::List | Type::Undefined);
+    if values.next().is_some() && !used_mapping && !is_mapping {
         return Err(type_error("not all arguments converted during string formatting"));
     }
     Ok(out)
@@ -212,20 +214,15 @@ struct Spec {
 
 impl Spec {
     fn convert(&self, value: &Value, conversion: char) -> Result<String, Error> {
-        let number = || {
-            f64::try_from(value.clone())
-                .map_err(|_| type_error(format!("a number is required, not {}", Type::of(value).name())))
-        };
+        let number =
+            || to_float(value).map_err(|_| type_error(format!("a number is required, not {}", Type::of(value).name())));
         let (negative, prefix, digits) = match conversion {
             's' => return Ok(self.pad("", &self.cut(str_of(value)?))),
             'r' if Type::of(value) != Type::Float => return Ok(self.pad("", &self.cut(repr_of(value)?))),
             'd' | 'i' | 'u' | 'x' | 'X' | 'o' | 'b' => {
-                let int = i128::try_from(value.clone()).ok().or_else(|| {
+                let int = to_int(value).ok().or_else(|| {
                     // `'%d' % 3.7` cuts the fraction off.
-                    f64::try_from(value.clone())
-                        .ok()
-                        .filter(|value| value.is_finite())
-                        .map(|value| value.trunc() as i128)
+                    to_float(value).ok().filter(|value| value.is_finite()).map(|value| value.trunc() as i128)
                 });
                 let int = int
                     .filter(|_| Type::of(value).is_number())

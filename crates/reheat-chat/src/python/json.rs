@@ -7,7 +7,7 @@ use minijinja::{Error, State, Value};
 use super::{
     arguments::Arguments,
     text::{float_repr, str_of},
-    value::{MAX_NESTING, Type, iterate, pairs, type_error},
+    value::{MAX_NESTING, Type, iterate, pairs, to_float, type_error},
 };
 
 struct Settings {
@@ -65,7 +65,7 @@ impl Settings {
             Type::Int => {
                 let _ = write!(out, "{value}");
             }
-            Type::Float => out.push_str(&json_float(f64::try_from(value.clone())?)),
+            Type::Float => out.push_str(&json_float(to_float(value)?)),
             Type::Str => self.write_string(value.as_str().unwrap_or_default(), out),
             Type::List | Type::Tuple => {
                 let items: Vec<Value> = value.try_iter()?.collect();
@@ -169,7 +169,7 @@ fn json_key(key: &Value) -> Result<String, Error> {
         Type::Str | Type::Int => str_of(key),
         Type::None => Ok("null".to_owned()),
         Type::Bool => Ok(if key.is_true() { "true" } else { "false" }.to_owned()),
-        Type::Float => Ok(json_float(f64::try_from(key.clone())?)),
+        Type::Float => Ok(json_float(to_float(key)?)),
         other => Err(type_error(format!("keys must be str, int, float, bool or None, not {}", other.name()))),
     }
 }

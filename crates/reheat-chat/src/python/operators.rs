@@ -8,7 +8,9 @@ use super::{
     format::percent,
     methods::bound_method,
     text::write_str,
-    value::{MAX_NESTING, Type, check_nesting, iterate, type_error, undefined_error},
+    value::{
+        MAX_NESTING, Type, check_nesting, holds_namespace, iterate, to_float, to_int, type_error, undefined_error,
+    },
 };
 
 /// Adds the functions that translated templates call. Their names are no Python names that a template would choose.
@@ -26,6 +28,7 @@ pub(crate) fn add_operators(env: &mut Environment<'_>) {
     env.add_function("__mul", multiply);
     env.add_function("__mod", modulo);
     env.add_function("__pos", positive);
+    env.add_function("__neg", negative);
     env.add_function("__concat", concatenate);
     env.add_function("__keep", keep);
     env.add_function("__unsafe", |name: &str| -> Result<Value, Error> {
@@ -120,7 +123,7 @@ fn slice_indices(length: usize, start: Option<i64>, stop: Option<i64>, step: i64
 /// What a `for` goes through.
 fn iter(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     match Type::of(value) {
-        Type::List | Type::Tuple | Type::Dict | Type::Str | Type::Iterator | Type::Undefined => Ok(value.clone()),
+        Type::List | Type::Tuple | Type::Dict | Type::Undefined => Ok(value.clone()),
         _ => iterate(state, value).map(Value::from),
     }
 }
@@ -140,11 +143,22 @@ fn contains(state: &State<'_, '_>, needle: &Value, haystack: &Value) -> Result<b
                 Type::of(needle).name()
             ))),
         },
-        Type::Dict => Ok(haystack.as_object().is_some_and(|dict| dict.get_value(needle).is_some())),
+        Type::Dict => {
+            let needle = hashable(needle)?;
+            Ok(haystack.as_object().is_some_and(|dict| dict.get_value(needle).is_some()))
+        }
         Type::List | Type::Tuple | Type::View | Type::Iterator => {
             Ok(iterate(state, haystack)?.iter().any(|item| equal(item, needle)))
         }
         other => Err(type_error(format!("argument of type `{}` is not iterable", other.name()))),
+    }
+}
+
+/// A value that can be a key.
+pub(super) fn hashable(value: &Value) -> Result<&Value, Error> {
+    match Type::of(value) {
+        ty @ (Type::List | Type::Dict) => Err(type_error(format!("unhashable type: {}", ty.name()))),
+        _ => Ok(value),
     }
 }
 
@@ -158,7 +172,7 @@ pub(super) fn compare(a: &Value, b: &Value, depth: usize) -> Result<Option<Order
     let (a_type, b_type) = (Type::of(a), Type::of(b));
     match (a_type, b_type) {
         _ if a_type.is_number() && b_type.is_number() => {
-            let nan = |value: &Value| f64::try_from(value.clone()).is_ok_and(f64::is_nan);
+            let nan = |value: &Value| to_float(value).is_ok_and(f64::is_nan);
             Ok(if nan(a) || nan(b) { None } else { Some(a.cmp(b)) })
         }
         (Type::Str, Type::Str) => Ok(Some(a.as_str().cmp(&b.as_str()))),
@@ -191,10 +205,10 @@ fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
             Ok(if a_type == Type::Tuple { Value::from(Tuple::from(items)) } else { Value::from(items) })
         }
         (Type::Float, _) | (_, Type::Float) if a_type.is_number() && b_type.is_number() => {
-            Ok(Value::from(f64::try_from(a.clone())? + f64::try_from(b.clone())?))
+            Ok(Value::from(to_float(a)? + to_float(b)?))
         }
         _ if a_type.is_number() && b_type.is_number() => {
-            let sum = i128::try_from(a.clone())?.checked_add(i128::try_from(b.clone())?);
+            let sum = to_int(a)?.checked_add(to_int(b)?);
             sum.map(int).ok_or_else(|| type_error("the sum is too large"))
         }
         (Type::Undefined, _) | (_, Type::Undefined) => Err(undefined_error("adding something that is not defined")),
@@ -217,15 +231,15 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
         (Type::Str | Type::List | Type::Tuple, Type::Int | Type::Bool) => (a, b),
         (Type::Int | Type::Bool, Type::Str | Type::List | Type::Tuple) => (b, a),
         (Type::Float, _) | (_, Type::Float) if a_type.is_number() && b_type.is_number() => {
-            return Ok(Value::from(f64::try_from(a.clone())? * f64::try_from(b.clone())?));
+            return Ok(Value::from(to_float(a)? * to_float(b)?));
         }
         _ if a_type.is_number() && b_type.is_number() => {
-            let product = i128::try_from(a.clone())?.checked_mul(i128::try_from(b.clone())?);
+            let product = to_int(a)?.checked_mul(to_int(b)?);
             return product.map(int).ok_or_else(|| type_error("the product is too large"));
         }
         _ => return Err(type_error(format!("can't multiply {} by {}", a_type.name(), b_type.name()))),
     };
-    let count = usize::try_from(i128::try_from(count.clone())?.max(0)).unwrap_or(usize::MAX);
+    let count = usize::try_from(to_int(count)?.max(0)).unwrap_or(usize::MAX);
     let size = sequence.as_str().map_or_else(|| sequence.len().unwrap_or(0) * 16, str::len);
     state.consume_fuel(u64::try_from(size.saturating_mul(count) / 64).unwrap_or(u64::MAX))?;
     if let Some(text) = sequence.as_str() {
@@ -250,7 +264,7 @@ fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
         return Err(type_error("modulo by zero"));
     }
     if a_type == Type::Float || b_type == Type::Float {
-        let (a, b) = (f64::try_from(a.clone())?, f64::try_from(b.clone())?);
+        let (a, b) = (to_float(a)?, to_float(b)?);
         let remainder = a % b;
         return Ok(Value::from(if remainder != 0.0 && (remainder < 0.0) != (b < 0.0) {
             remainder + b
@@ -258,7 +272,7 @@ fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
             remainder
         }));
     }
-    let (a, b) = (i128::try_from(a.clone())?, i128::try_from(b.clone())?);
+    let (a, b) = (to_int(a)?, to_int(b)?);
     let remainder = a.wrapping_rem(b);
     Ok(int(if remainder != 0 && (remainder < 0) != (b < 0) { remainder + b } else { remainder }))
 }
@@ -268,6 +282,14 @@ fn positive(value: &Value) -> Result<Value, Error> {
         Type::Bool => Ok(Value::from(i64::from(value.is_true()))),
         Type::Int | Type::Float => Ok(value.clone()),
         other => Err(type_error(format!("bad operand type for unary +: {}", other.name()))),
+    }
+}
+
+fn negative(value: &Value) -> Result<Value, Error> {
+    match Type::of(value) {
+        Type::Bool | Type::Int => Ok(int(-to_int(value)?)),
+        Type::Float => Ok(Value::from(-to_float(value)?)),
+        other => Err(type_error(format!("bad operand type for unary -: {}", other.name()))),
     }
 }
 
@@ -284,8 +306,12 @@ fn concatenate(args: &[Value]) -> Result<Value, Error> {
 ///
 /// A loop that wraps a list in a list, again and again, costs little fuel and would overflow the stack when the value
 /// is dropped.
-fn keep(value: &Value) -> Result<Value, Error> {
+fn keep(value: &Value, namespace: Option<&Value>) -> Result<Value, Error> {
     match Type::of(value) {
+        // Through it the namespace could come to hold itself, which nothing would ever free.
+        _ if namespace.is_some() && holds_namespace(value, 0) => {
+            Err(type_error("a namespace can't hold another namespace"))
+        }
         Type::Dict | Type::List | Type::Tuple | Type::Namespace | Type::View | Type::Iterator => {
             check_nesting(value, 0)?;
             Ok(value.clone())

@@ -6,9 +6,9 @@ use minijinja::{Error, State, Value, value::Tuple};
 
 use super::{
     arguments::Arguments,
-    operators::{compare, equal, int, item},
+    operators::{compare, equal, hashable, int, item},
     text::write_str,
-    value::{Generator, Type, iterate, pairs, type_error, undefined_error},
+    value::{Generator, Type, iterate, pairs, to_float, to_int, type_error, undefined_error},
 };
 
 type Filtered = Result<Value, Error>;
@@ -200,10 +200,18 @@ fn fold(value: Value, case_sensitive: bool) -> Value {
     }
 }
 
+/// What a filter sorts by.
+#[derive(Clone, Copy, PartialEq)]
+enum Keys {
+    List,
+    Single,
+}
+
 /// Sorts stably by keys that must be comparable.
 fn sort_by_keys(
     state: &State<'_, '_>,
     mut keyed: Vec<(Vec<Value>, Value)>,
+    keys: Keys,
     reverse: bool,
 ) -> Result<Vec<Value>, Error> {
     let length = keyed.len() as u64;
@@ -211,6 +219,10 @@ fn sort_by_keys(
     let mut fault = None;
     keyed.sort_by(|(a, _), (b, _)| {
         for (a, b) in a.iter().zip(b) {
+            // Python compares the keys of `sort` as lists, which orders only the first two items that differ.
+            if keys == Keys::List && equal(a, b) {
+                continue;
+            }
             match compare(a, b, 0) {
                 Ok(Some(Ordering::Equal)) => {}
                 Ok(order) => {
@@ -246,7 +258,7 @@ pub(super) fn sort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filt
             paths.iter().map(|path| Ok(fold(reach(item.clone(), Some(path), None)?, case_sensitive))).collect();
         keyed.push((keys?, item));
     }
-    sort_by_keys(state, keyed, reverse).map(Value::from)
+    sort_by_keys(state, keyed, Keys::List, reverse).map(Value::from)
 }
 
 pub(super) fn dictsort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filtered {
@@ -267,7 +279,7 @@ pub(super) fn dictsort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> 
         Ok((vec![fold(by, case_sensitive)], pair((key, value))))
     });
     let keyed: Result<Vec<_>, Error> = keyed.collect();
-    sort_by_keys(state, keyed?, reverse).map(Value::from)
+    sort_by_keys(state, keyed?, Keys::Single, reverse).map(Value::from)
 }
 
 pub(super) fn unique(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filtered {
@@ -279,6 +291,7 @@ pub(super) fn unique(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Fi
     let mut kept = Vec::new();
     for item in items {
         let key = fold(reach(item.clone(), attribute.as_ref(), None)?, case_sensitive);
+        hashable(&key)?;
         state.consume_fuel(1 + seen.len() as u64 / 4)?;
         if !seen.iter().any(|known| equal(known, &key)) {
             seen.push(key);
@@ -324,9 +337,9 @@ pub(super) fn sum(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filte
             return Err(type_error(format!("can't add {} to {}", b.name(), a.name())));
         }
         if a == Type::Float || b == Type::Float {
-            return Ok(Value::from(f64::try_from(total)? + f64::try_from(item)?));
+            return Ok(Value::from(to_float(&total)? + to_float(&item)?));
         }
-        let sum = i128::try_from(total)?.checked_add(i128::try_from(item)?);
+        let sum = to_int(&total)?.checked_add(to_int(&item)?);
         sum.map(int).ok_or_else(|| type_error("the sum is too large"))
     })
 }
@@ -343,7 +356,7 @@ pub(super) fn groupby(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> F
         keyed.push((vec![fold(key(&item)?, case_sensitive)], item));
     }
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for item in sort_by_keys(state, keyed, false)? {
+    for item in sort_by_keys(state, keyed, Keys::Single, false)? {
         let folded = fold(key(&item)?, case_sensitive);
         match groups.last_mut() {
             Some((last, members)) if equal(last, &folded) => members.push(item),

@@ -4,9 +4,10 @@ use minijinja::{Environment, Error, State, Value};
 
 use super::{
     filters::is_filter,
+    operators::hashable,
     operators::{compare, equal},
     text::str_of,
-    value::{Type, iterate, type_error},
+    value::{Type, iterate, to_float, to_int, type_error},
 };
 
 /// Adds every test that Jinja2 knows, and no other.
@@ -30,7 +31,8 @@ pub(crate) fn add_tests(env: &mut Environment<'_>) {
     env.add_test("iterable", move |value: &Value| {
         !matches!(of(value), Type::None | Type::Bool | Type::Int | Type::Float | Type::Namespace | Type::Object)
     });
-    env.add_test("callable", move |value: &Value| of(value) == Type::Object);
+    // An undefined value can be called too, only to say that it is undefined.
+    env.add_test("callable", move |value: &Value| matches!(of(value), Type::Object | Type::Undefined));
     env.add_test("escaped", |value: &Value| value.is_safe());
     env.add_test("lower", |value: &Value| {
         str_of(value).map(|text| is_cased(&text, char::is_lowercase, char::is_uppercase))
@@ -51,8 +53,10 @@ pub(crate) fn add_tests(env: &mut Environment<'_>) {
             _ => Ok(iterate(state, container)?.iter().any(|item| equal(item, value))),
         }
     });
-    env.add_test("filter", is_filter);
-    env.add_test("test", |name: &str| NAMES.contains(&name));
+    env.add_test("filter", |name: &Value| Ok::<_, Error>(hashable(name)?.as_str().is_some_and(is_filter)));
+    env.add_test("test", |name: &Value| {
+        Ok::<_, Error>(hashable(name)?.as_str().is_some_and(|name| NAMES.contains(&name)))
+    });
 
     for name in ["eq", "equalto", "=="] {
         env.add_test(name, |a: &Value, b: &Value| equal(a, b));
@@ -131,11 +135,11 @@ fn is_cased(text: &str, wanted: fn(char) -> bool, other: fn(char) -> bool) -> bo
 fn remainder(value: &Value, by: i64) -> Result<i64, Error> {
     match Type::of(value) {
         Type::Int | Type::Bool => {
-            let value = value.as_i64().unwrap_or(i64::from(value.is_true()));
-            Ok(value.rem_euclid(by))
+            let rest = to_int(value)?.rem_euclid(i128::from(by));
+            Ok(i64::try_from(rest).unwrap_or_default())
         }
         Type::Float => {
-            let rest = f64::try_from(value.clone())?.rem_euclid(by as f64);
+            let rest = to_float(value)?.rem_euclid(by as f64);
             Ok(if rest.fract() == 0.0 { rest as i64 } else { -1 })
         }
         other => Err(type_error(format!("can't divide {}", other.name()))),

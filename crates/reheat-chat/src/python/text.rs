@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use minijinja::{Error, Value};
 
-use super::value::{MAX_NESTING, Type, View, ViewKind, pairs, type_error};
+use super::value::{MAX_NESTING, Type, View, ViewKind, pairs, to_float, type_error};
 
 /// `str(value)`.
 pub(crate) fn str_of(value: &Value) -> Result<String, Error> {
@@ -43,7 +43,7 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error
         Type::Undefined => out.push_str("Undefined"),
         Type::None => out.push_str("None"),
         Type::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
-        Type::Float => out.push_str(&float_repr(f64::try_from(value.clone())?)),
+        Type::Float => out.push_str(&float_repr(to_float(value)?)),
         Type::Str => write_string_repr(value.as_str().unwrap_or_default(), out),
         Type::List => write_items(value, "[", "]", out, depth)?,
         Type::Tuple => {

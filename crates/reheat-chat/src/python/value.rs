@@ -75,6 +75,22 @@ impl Type {
     }
 }
 
+/// A number as a float; `True` is 1.
+pub(super) fn to_float(value: &Value) -> Result<f64, Error> {
+    match Type::of(value) {
+        Type::Bool => Ok(f64::from(u8::from(value.is_true()))),
+        _ => f64::try_from(value.clone()),
+    }
+}
+
+/// An integer; `True` is 1.
+pub(super) fn to_int(value: &Value) -> Result<i128, Error> {
+    match Type::of(value) {
+        Type::Bool => Ok(i128::from(value.is_true())),
+        _ => i128::try_from(value.clone()),
+    }
+}
+
 /// MiniJinja keeps its namespace type to itself; only its name tells it from a dict.
 fn is_namespace(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
@@ -133,6 +149,20 @@ pub(super) fn check_nesting(value: &Value, depth: usize) -> Result<(), Error> {
         },
         _ => Ok(()),
     }
+}
+
+/// Whether a namespace is somewhere in `value`, as far as values may nest.
+pub(super) fn holds_namespace(value: &Value, depth: usize) -> bool {
+    let ty = Type::of(value);
+    ty == Type::Namespace
+        || (depth <= MAX_NESTING
+            && match ty {
+                Type::Dict => pairs(value).iter().any(|(_, value)| holds_namespace(value, depth + 1)),
+                Type::List | Type::Tuple => {
+                    value.try_iter().is_ok_and(|mut items| items.any(|item| holds_namespace(&item, depth + 1)))
+                }
+                _ => false,
+            })
 }
 
 /// Which part of a dict a view shows.

@@ -1,6 +1,11 @@
 //! Chores of the workspace, run as `cargo xtask TASK`. No user of Reheat needs them.
 
 mod check; // everything that must hold before a change is merged
+mod demo; // the bundled model and dataset
+mod bench; // Reheat against what people use today
+mod golden; // values from the reference implementations
+mod python; // the environment that these run in
+mod random_model; // checkpoints of any shape
 mod workspace; // where things are, and running commands there
 
 use clap::{Parser, Subcommand};
@@ -16,10 +21,22 @@ struct Cli {
 enum Task {
     /// Run what CI runs, cheapest first
     Check(check::CheckArgs),
+    /// Measure speed and memory against the reference implementations
+    Bench(bench::BenchArgs),
+    /// Make the golden values again with the reference implementations
+    Golden(golden::GoldenArgs),
+    /// Make the bundled base model and its conversations again
+    DemoModel(demo::DemoArgs),
+    /// Write a checkpoint of any shape with random weights
+    RandomModel(random_model::RandomModelArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Check(args) => check::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Golden(args) => golden::run(&args),
+        Task::DemoModel(args) => demo::run(&args),
+        Task::RandomModel(args) => random_model::run(&args),
     }
 }

@@ -1,0 +1,243 @@
+//! `cargo xtask bench sft`: full fine-tuning, `reheat sft` against TRL's SFTTrainer.
+//!
+//! Both read the same checkpoint with random weights and the same rows of random ids, in the same order, and log every
+//! step. The contenders take turns, so that a machine that becomes busy slows all of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reheat_model::Qwen2Config;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+use super::measured;
+use super::report::{self, Contender};
+use crate::random_model::{self, RandomModelArgs, Shape};
+use crate::{python, workspace};
+
+#[derive(clap::Args, Debug, Serialize)]
+pub(crate) struct SftArgs {
+    /// Shape of the checkpoint
+    #[arg(long, value_enum, default_value_t = Shape::Qwen25_0_5b)]
+    #[serde(skip)]
+    like: Shape,
+    /// Tokens per row; a step is one row
+    #[arg(long, default_value_t = 512)]
+    seq_len: usize,
+    /// Timed steps per round
+    #[arg(long, default_value_t = 4)]
+    steps: usize,
+    /// Steps before the timed ones
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    warmup: u16,
+    /// Turns that each contender gets
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Learning rate of both sides
+    #[arg(long, default_value_t = 1e-5)]
+    learning_rate: f64,
+    /// Directory with a tokenizer, which both sides load; by default the one of the tests' tiny model
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    tokenizer: Option<PathBuf>,
+    /// Which rivals take part
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Rival::F32, Rival::Bf16])]
+    against: Vec<Rival>,
+    /// Further arguments of `reheat sft`, one word each
+    #[arg(last = true)]
+    reheat_args: Vec<String>,
+    /// Print the JSON record instead of the table
+    #[arg(long)]
+    #[serde(skip)]
+    json: bool,
+}
+
+/// TRL in one setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Rival {
+    /// Everything in f32
+    F32,
+    /// Everything in bf16, moments too
+    Bf16,
+    /// f32 with gradient checkpointing, TRL's default
+    F32Checkpointing,
+}
+
+/// What one turn gave.
+struct Turn {
+    step_seconds: Vec<f64>,
+    losses: Vec<f64>,
+    peak_bytes: u64,
+}
+
+/// What TRL's side prints.
+#[derive(Deserialize)]
+struct TrlOutput {
+    step_seconds: Vec<f64>,
+    losses: Vec<f64>,
+    versions: Value,
+}
+
+/// The columns of `metrics.jsonl` that are needed here.
+#[derive(Deserialize)]
+struct MetricsRow {
+    loss: Option<f64>,
+    tokens_per_second: Option<f64>,
+}
+
+/// Measures, prints the table or the record, and leaves the record under `target/bench`.
+pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
+    let dir = workspace::target_dir().join("bench");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
+    let machine = Machine::here();
+    let model = checkpoint(args, &dir)?;
+    let rows = write_rows(args, &model, &dir)?;
+    python::python()?;
+    workspace::run(workspace::cargo().args(["build", "--release", "--package", "reheat-cli"]))?;
+
+    let mut ours = Contender::new("Reheat f32");
+    let mut rivals: Vec<_> = args.against.iter().map(|rival| Contender::new(rival.name())).collect();
+    let mut versions = Value::Null;
+    for _ in 0..args.rounds {
+        ours.add(args, reheat(args, &model, &rows, &dir)?);
+        for (rival, contender) in args.against.iter().zip(&mut rivals) {
+            let (turn, found) = trl(args, *rival, &model, &rows)?;
+            contender.add(args, turn);
+            versions = found;
+        }
+    }
+
+    let record = json!({
+        "benchmark": "sft", "machine": machine, "model": args.like.name(), "settings": args,
+        "versions": versions, "reheat": ours, "rivals": rivals,
+    });
+    let path = dir.join("sft.json");
+    let text = serde_json::to_string_pretty(&record)?;
+    fs::write(&path, &text).with_context(|| format!("cannot write `{}`", path.display()))?;
+    if args.json {
+        println!("{text}");
+    } else {
+        let shape = args.like.name();
+        println!("Full fine-tuning, {shape} shape, 1 × {} tokens a step. {}.\n", args.seq_len, machine.line());
+        println!("{}", report::markdown(&ours, &rivals));
+    }
+    eprintln!("record: {}", path.display());
+    Ok(())
+}
+
+impl Contender {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), tokens_per_second: Vec::new(), peak_bytes: 0, first_loss: 0.0, last_loss: 0.0 }
+    }
+
+    fn add(&mut self, args: &SftArgs, turn: Turn) {
+        self.tokens_per_second.extend(turn.step_seconds.iter().map(|seconds| args.seq_len as f64 / seconds));
+        self.peak_bytes = self.peak_bytes.max(turn.peak_bytes);
+        self.first_loss = turn.losses.first().copied().unwrap_or(f64::NAN);
+        self.last_loss = turn.losses.last().copied().unwrap_or(f64::NAN);
+    }
+}
+
+impl Rival {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "TRL f32",
+            Self::Bf16 => "TRL bf16",
+            Self::F32Checkpointing => "TRL f32, gradient checkpointing",
+        }
+    }
+}
+
+/// The checkpoint of this shape, made once.
+fn checkpoint(args: &SftArgs, dir: &Path) -> anyhow::Result<PathBuf> {
+    let out = dir.join(args.like.name());
+    if !out.join("complete").exists() {
+        let default = || workspace::root().join("tests/fixtures/tied-grouped");
+        let tokenizer = args.tokenizer.clone().unwrap_or_else(default);
+        random_model::run(&RandomModelArgs::like(args.like, tokenizer, out.clone()))?;
+        fs::write(out.join("complete"), "").with_context(|| format!("cannot write into `{}`", out.display()))?;
+    }
+    Ok(out)
+}
+
+/// One row of random ids for every step.
+fn write_rows(args: &SftArgs, model: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    let vocab_size = Qwen2Config::from_dir(model)?.vocab_size;
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let steps = args.steps + usize::from(args.warmup);
+    let mut text = String::new();
+    for _ in 0..steps {
+        let ids: Vec<usize> = (0..args.seq_len).map(|_| rng.random_range(0..vocab_size)).collect();
+        text.push_str(&json!({ "input_ids": ids }).to_string());
+        text.push('\n');
+    }
+    let path = dir.join(format!("rows-{}x{}.jsonl", steps, args.seq_len));
+    fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(path)
+}
+
+/// A turn of `reheat sft`, the command that a user types.
+fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Result<Turn> {
+    let run_dir = dir.join("reheat-run");
+    if run_dir.exists() {
+        fs::remove_dir_all(&run_dir).with_context(|| format!("cannot remove `{}`", run_dir.display()))?;
+    }
+    let mut command = Command::new(workspace::target_dir().join("release/reheat"));
+    command.arg("sft").arg("--model").arg(model).arg("--dataset").arg(rows).arg("--output-dir").arg(&run_dir);
+    for (flag, value) in [
+        ("--max-length", args.seq_len.to_string()),
+        ("--max-steps", (args.steps + usize::from(args.warmup)).to_string()),
+        ("--learning-rate", args.learning_rate.to_string()),
+        ("--per-device-train-batch-size", "1".to_owned()),
+        ("--train-sampling-strategy", "sequential".to_owned()),
+        ("--logging-steps", "1".to_owned()),
+        ("--save-strategy", "no".to_owned()),
+    ] {
+        command.args([flag, &value]);
+    }
+    command.args(&args.reheat_args);
+    let measured = measured::run(&mut command)?;
+
+    let path = run_dir.join("metrics.jsonl");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<MetricsRow>, _>>()?;
+    let steps: Vec<_> = rows.iter().filter(|row| row.loss.is_some()).collect();
+    let speeds: Vec<f64> = steps.iter().filter_map(|row| row.tokens_per_second).skip(args.warmup.into()).collect();
+    ensure!(speeds.len() == args.steps, "`{}` has {} timed steps", path.display(), speeds.len());
+    fs::remove_dir_all(&run_dir).with_context(|| format!("cannot remove `{}`", run_dir.display()))?;
+    Ok(Turn {
+        step_seconds: speeds.iter().map(|speed| args.seq_len as f64 / speed).collect(),
+        losses: steps.iter().filter_map(|row| row.loss).collect(),
+        peak_bytes: measured.peak_bytes,
+    })
+}
+
+/// A turn of TRL.
+fn trl(args: &SftArgs, rival: Rival, model: &Path, rows: &Path) -> anyhow::Result<(Turn, Value)> {
+    let mut command = python::script("xtask/python/trl_sft.py")?;
+    command.arg("--model").arg(model).arg("--rows").arg(rows);
+    command.args(["--dtype", if rival == Rival::Bf16 { "bfloat16" } else { "float32" }]);
+    for (flag, value) in [
+        ("--seq-len", args.seq_len.to_string()),
+        ("--steps", args.steps.to_string()),
+        ("--warmup", args.warmup.to_string()),
+        ("--learning-rate", args.learning_rate.to_string()),
+    ] {
+        command.args([flag, &value]);
+    }
+    if rival == Rival::F32Checkpointing {
+        command.arg("--gradient-checkpointing");
+    }
+    let measured = measured::run(&mut command)?;
+    let last = measured.stdout.lines().last().unwrap_or_default();
+    let output: TrlOutput = serde_json::from_str(last).context("TRL's side did not print its numbers")?;
+    ensure!(output.step_seconds.len() == args.steps, "TRL timed {} steps", output.step_seconds.len());
+    let turn = Turn { step_seconds: output.step_seconds, losses: output.losses, peak_bytes: measured.peak_bytes };
+    Ok((turn, output.versions))
+}

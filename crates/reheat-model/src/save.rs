@@ -155,7 +155,12 @@ fn write_shard(path: &Path, entries: &[(String, Entry)]) -> Result<(), ModelErro
             safetensors::SafeTensorError::IoError(source) => source,
             other => io::Error::other(other),
         },
-    })
+    })?;
+    // The file comes private to its owner; a checkpoint is readable like the other files of its directory.
+    let config = path.with_file_name("config.json");
+    fs::metadata(config)
+        .and_then(|metadata| fs::set_permissions(path, metadata.permissions()))
+        .map_err(|source| ModelError::Write { path: path.into(), source })
 }
 
 /// Writes `config.json`, with the type of the saved weights and every key that was read.

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     fs::write(base.join("tokenizer.json"), tokenizer::train(&documents, VOCAB_SIZE)?)?;
     write_json(&base.join("tokenizer_config.json"), &tokenizer::config(MAX_LENGTH))?;
     let tokenizer = Tokenizer::from_dir(&base)?;
-    let end = tokenizer.token_to_id(tokenizer::END_OF_TEXT).context("the tokenizer was trained with its special tokens")?;
+    let end =
+        tokenizer.token_to_id(tokenizer::END_OF_TEXT).context("the tokenizer was trained with its special tokens")?;
     write_json(&base.join("generation_config.json"), &json!({ "eos_token_id": end, "pad_token_id": end }))?;
 
     let sequences = documents

@@ -39,6 +39,8 @@ pub(crate) struct TurnShape {
     preambles: Vec<String>,
     /// What ends a turn. Some templates end the last turn with another token than the ones before.
     ends: Vec<String>,
+    /// Whether a conversation rendered with a generation prompt ends where the assistant begins to write.
+    prompt_fits: bool,
     /// Whether the template renders a plain conversation at all.
     is_known: bool,
 }
@@ -68,17 +70,19 @@ impl TurnShape {
         };
         let Some([a, b]) = absent_letters(template.source(), like) else { return Self::default() };
         let (first, second) = (a.to_string(), b.to_string());
-        let question = with(vec![Message::new("user", "Q")]);
-        let generation_prompt =
-            match (template.render(&question, Prompt::With), template.render(&question, Prompt::Without)) {
-                (Ok(with), Ok(without)) => with.strip_prefix(&without).unwrap_or_default().to_owned(),
-                _ => String::new(),
-            };
+        let as_list = speaks_in_parts(like);
+        let message = |role: &str, text: &str| said(role, text, as_list);
+        let question = with(vec![message("user", "Q")]);
+        let prompted = template.render(&question, Prompt::With).unwrap_or_default();
+        let generation_prompt = match template.render(&question, Prompt::Without) {
+            Ok(without) => prompted.strip_prefix(&without).unwrap_or_default().to_owned(),
+            Err(_) => String::new(),
+        };
         let turns = with(vec![
-            Message::new("user", "Q"),
-            Message::new("assistant", first.clone()),
-            Message::new("user", "Q"),
-            Message::new("assistant", second.clone()),
+            message("user", "Q"),
+            message("assistant", &first),
+            message("user", "Q"),
+            message("assistant", &second),
         ]);
         let text = template.render(&turns, Prompt::Without).unwrap_or_default();
         let Some((before, rest)) = text.split_once(&first) else {
@@ -95,11 +99,15 @@ impl TurnShape {
                 }
             }
         }
+        let prompt_fits = before.strip_prefix(&prompted).is_some_and(|rest| {
+            !prompted.is_empty() && (rest.trim().is_empty() || preambles.iter().any(|preamble| preamble == rest))
+        });
         // Space alone is the template's; a token that it shares with the content is trained all the same.
         preambles.retain(|preamble| !preamble.trim().is_empty());
         preambles.sort_unstable();
         preambles.dedup();
-        Self { generation_prompt, preambles, ends: turn_ends(between, after, template.tokens()), is_known: true }
+        let ends = turn_ends(between, after, template.tokens());
+        Self { generation_prompt, preambles, ends, prompt_fits, is_known: true }
     }
 
     /// Where the assistant begins to write in the text before its content.
@@ -122,6 +130,10 @@ impl TurnShape {
     /// Length of `text` without what follows the token that ends its last turn.
     fn trim_after_end(&self, text: &str, tokens: &TemplateTokens) -> Option<usize> {
         let trimmed = text.trim_end();
+        // A template that ends its turns with tokens may have another one for a tool call.
+        if !self.ends.is_empty() && trimmed.ends_with("|>") {
+            return Some(trimmed.len());
+        }
         let known = tokens.special.iter().chain(&tokens.added).chain(&self.ends);
         known
             .filter(|token| !token.trim().is_empty())
@@ -167,6 +179,23 @@ fn bracketed(text: &str) -> Option<usize> {
 fn token_at_start(text: &str, tokens: &TemplateTokens) -> Option<usize> {
     let known = tokens.special.iter().chain(&tokens.added).filter(|token| !token.trim().is_empty());
     known.filter(|token| text.starts_with(token.as_str())).map(String::len).max()
+}
+
+/// Whether the assistant's content is lists of typed parts, which some templates insist on.
+pub(crate) fn speaks_in_parts(conversation: &Conversation) -> bool {
+    conversation.messages.iter().any(|message| message.is_assistant() && has_parts(message))
+}
+
+fn has_parts(message: &Message) -> bool {
+    message.fields.get("content").is_some_and(Value::is_array)
+}
+
+fn said(role: &str, text: &str, as_list: bool) -> Message {
+    let mut message = Message::new(role, text);
+    if as_list {
+        message.fields.insert("content".to_owned(), json!([{"type": "text", "text": text}]));
+    }
+    message
 }
 
 /// The assistant's spans in `text`, which is the rendering of `conversation`.
@@ -221,11 +250,7 @@ impl Deriver<'_> {
         let marks: Vec<String> = (0..turns.len()).map(|index| format!("{open}{index}{close}")).collect();
         for (&turn, mark) in turns.iter().zip(&marks) {
             let message = &mut marked.messages[turn];
-            let is_list = message.fields.get("content").is_some_and(Value::is_array);
-            *message = Message::new("assistant", mark.clone());
-            if is_list {
-                message.fields.insert("content".to_owned(), json!([{"type": "text", "text": mark}]));
-            }
+            *message = said("assistant", mark, has_parts(message));
         }
         let text = self.template.render(&marked, Prompt::Without).ok()?;
         let mut pieces = Vec::with_capacity(turns.len() + 1);
@@ -304,6 +329,9 @@ impl Deriver<'_> {
     /// The conversation up to the message, with a generation prompt and with the message: if the text begins with
     /// both, the message is what the second has and the first lacks.
     fn by_prefix(&self, turn: usize) -> Option<AssistantSpan> {
+        if !self.shape.prompt_fits {
+            return None;
+        }
         let up_to = |count: usize, prompt: Prompt| {
             let messages = self.conversation.messages[..count].to_vec();
             self.template.render(&Conversation { messages, ..self.conversation.clone() }, prompt).ok()
@@ -318,8 +346,11 @@ impl Deriver<'_> {
     fn reason(&self, turn: usize) -> &'static str {
         match self.surroundings(&[turn]) {
             None => "the template refuses another text in its place, or leaves it out",
-            Some(pieces) if self.shape.end(&pieces[1], self.template.tokens()).is_none() => {
+            Some(_) if self.shape.is_known && self.shape.ends.is_empty() => {
                 "the template ends the assistant's turn with no token of its own, so a model would never learn to stop"
+            }
+            Some(pieces) if self.shape.end(&pieces[1], self.template.tokens()).is_none() => {
+                "the template puts other text between the content and the end of the turn"
             }
             Some(_) => "the text around it depends on what it says",
         }

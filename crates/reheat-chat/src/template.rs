@@ -13,7 +13,7 @@ use crate::{
     engine::{Engine, Output},
     jinja::without_generation_markers,
     literal::ControlTokenFinder,
-    mask::{self, AssistantSpan, Prompt, Render, TurnShape},
+    mask::{self, AssistantSpan, Prompt, Render, TurnShape, speaks_in_parts},
     variables::{Variables, to_value},
 };
 
@@ -346,7 +346,8 @@ impl Call<'_> {
 
     /// How this template builds turns with the variables of this conversation.
     fn shape(&self, conversation: &Conversation) -> Arc<TurnShape> {
-        let key = serde_json::to_string(&(&self.options.kwargs, &conversation.template_kwargs)).unwrap_or_default();
+        let key = (&self.options.kwargs, &conversation.template_kwargs, speaks_in_parts(conversation));
+        let key = serde_json::to_string(&key).unwrap_or_default();
         let lock = || self.template.shapes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shape) = lock().get(&key) {
             return shape.clone();

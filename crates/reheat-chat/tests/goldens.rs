@@ -4,7 +4,7 @@
 
 mod shared;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use reheat_chat::{ChatError, ChatTemplate, Conversation, Preparation, RenderOptions, TemplateTokens};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn every_rendering_agrees() {
     let Some(dir) = shared::folder("data/chat-templates") else { return };
     let mut templates: BTreeMap<String, ChatTemplate> = BTreeMap::new();
     let mut faults = Vec::new();
-    let cases = shared::json_lines(&dir.join("goldens.jsonl"));
+    let cases = json_lines(&dir.join("goldens.jsonl"));
     for case in &cases {
         let name = case["template"].as_str().unwrap();
         let template = templates.entry(name.to_owned()).or_insert_with(|| {
@@ -62,4 +62,9 @@ fn check(template: &ChatTemplate, case: &Value) -> Result<(), String> {
         (Ok(rendered), Some(error)) => Err(format!("renders {:?}, not {error}", rendered.text)),
         (Err(error), _) => Err(format!("fails with `{error}`, not {}", case.get("error").unwrap_or(&case["expected"]))),
     }
+}
+
+fn json_lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

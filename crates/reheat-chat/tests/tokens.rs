@@ -4,7 +4,7 @@
 
 mod shared;
 
-use std::ops::Range;
+use std::{fs, ops::Range, path::Path};
 
 use reheat_chat::{ChatTemplate, ControlTokens, Conversation, RenderOptions, TemplateTokens};
 use reheat_tokenizer::Tokenizer;
@@ -34,7 +34,7 @@ fn ids_and_trained_tokens_agree() {
     let training = ChatTemplate::from_file(templates.join("trl__qwen2_5_training.jinja"), &tokens).unwrap();
     let ours = ChatTemplate::qwen2_5(&tokens);
 
-    let cases = shared::json_lines(&dir.join("goldens.jsonl"));
+    let cases = json_lines(&dir.join("goldens.jsonl"));
     assert!(cases.len() > 100);
     for case in &cases {
         let source = &case["source"];
@@ -92,4 +92,9 @@ fn what_a_user_types_is_text() {
     assert_eq!(encoding.ids.iter().filter(|&&id| id == 151_645).count(), 3);
     let trained = &transcript.text[transcript.assistant_spans[0].bytes.clone()];
     assert_eq!(trained, "No.<|im_end|>");
+}
+
+fn json_lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -1,6 +1,9 @@
 //! The flags of everything. Each command's own are declared beside what it does, in `commands/`.
 
-use clap::{Parser, builder::{Styles, styling::AnsiColor}};
+use clap::{
+    Parser,
+    builder::{Styles, styling::AnsiColor},
+};
 
 use crate::commands::Command;
 

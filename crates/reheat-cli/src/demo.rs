@@ -50,7 +50,11 @@ impl HeldOut {
 /// Whether `words` stand in `text` as whole words, whatever their case.
 fn has_words(text: &str, words: &str) -> bool {
     let plain = |text: &str| -> Vec<String> {
-        text.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        text.to_lowercase()
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let (text, words) = (plain(text), plain(words));
     text.windows(words.len().max(1)).any(|window| window == words)

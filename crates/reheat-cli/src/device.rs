@@ -14,7 +14,10 @@ pub(crate) enum DeviceChoice {
     #[default]
     Auto,
     Cpu,
-    Accelerator { kind: Accelerator, index: usize },
+    Accelerator {
+        kind: Accelerator,
+        index: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +112,11 @@ impl DeviceChoice {
                     let name = format!("{}:0", kind.name());
                     match start(&device) {
                         Ok(()) => {
-                            return Ok(ChosenDevice { device, name, reason: "the first accelerator that started".into() });
+                            return Ok(ChosenDevice {
+                                device,
+                                name,
+                                reason: "the first accelerator that started".into(),
+                            });
                         }
                         Err(reason) => {
                             tracing::info!("{name} does not start: {reason}");

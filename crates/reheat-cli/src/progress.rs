@@ -35,7 +35,11 @@ enum Shown {
 
 impl TrainingProgress {
     pub(crate) fn new(interrupt: Interrupt) -> Self {
-        let shown = if std::io::stderr().is_terminal() { Shown::Bar(ProgressBar::hidden()) } else { Shown::Lines { last: None } };
+        let shown = if std::io::stderr().is_terminal() {
+            Shown::Bar(ProgressBar::hidden())
+        } else {
+            Shown::Lines { last: None }
+        };
         Self { interrupt, shown, total_steps: 0, started: Instant::now(), tokens_per_second: None, rows: Vec::new() }
     }
 
@@ -70,9 +74,10 @@ impl Callback for TrainingProgress {
         self.started = Instant::now();
         if let Shown::Bar(bar) = &mut self.shown {
             *bar = ProgressBar::new(start.total_steps);
-            let style = ProgressStyle::with_template("{msg}\n{bar:40.cyan/dim} {percent:>3}%  {elapsed} gone, {prefix} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("━╸─");
+            let style =
+                ProgressStyle::with_template("{msg}\n{bar:40.cyan/dim} {percent:>3}%  {elapsed} gone, {prefix} left")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    .progress_chars("━╸─");
             bar.set_style(style);
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -80,7 +85,8 @@ impl Callback for TrainingProgress {
 
     fn on_step(&mut self, row: &LogRow) -> Control {
         // A fifth of each new value: steady enough to read, quick enough to follow.
-        let smoothed = self.tokens_per_second.map_or(row.tokens_per_second, |old| 0.8 * old + 0.2 * row.tokens_per_second);
+        let smoothed =
+            self.tokens_per_second.map_or(row.tokens_per_second, |old| 0.8 * old + 0.2 * row.tokens_per_second);
         self.tokens_per_second = Some(smoothed);
         let line = self.line(row);
         let remaining = self.remaining(row.step);
@@ -114,7 +120,8 @@ pub(crate) fn rows_bar(what: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{msg}  {human_pos} rows  {per_sec}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = ProgressStyle::with_template("{msg}  {human_pos} rows  {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
     let bar = ProgressBar::no_length().with_style(style).with_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar

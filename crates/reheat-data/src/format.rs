@@ -7,14 +7,14 @@ mod messages; // messages in OpenAI's and ShareGPT's spelling
 mod preference;
 mod value; // values out of rows, with errors that name them
 
-pub use self::{
-    detect::{Detection, detect},
-    example::{Context, Example, Message, Turns},
-};
 pub(crate) use self::{
     convert::{ConvertOptions, Converter},
     detect::Layout,
     preference::{extract_prompt, unpair},
+};
+pub use self::{
+    detect::{Detection, detect},
+    example::{Context, Example, Message, Turns},
 };
 
 use std::{fmt, str::FromStr};

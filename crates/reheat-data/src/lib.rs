@@ -16,7 +16,7 @@ pub use self::{
     batch::{Batch, IGNORE_INDEX, Sequence},
     error::{DataError, RowProblem},
     format::{Context, Detection, Example, Format, Message, Turns, detect},
-    prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
     order::{TrainSamplingStrategy, epoch_order},
+    prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
     row::{Row, RowId},
 };

@@ -133,8 +133,7 @@ pub fn prepare_sft(
             reason: "expected 1 or more".into(),
         });
     }
-    let loss =
-        LossRules { completion_only: options.completion_only_loss, assistant_only: options.assistant_only_loss };
+    let loss = LossRules { completion_only: options.completion_only_loss, assistant_only: options.assistant_only_loss };
     let tokenizer = SftTokenizer { tokenizer, template, loss };
     let mut prepared = Prepared { sequences: Vec::new(), report: Report::default() };
     for file in files {
@@ -231,12 +230,7 @@ fn cut(mut sequence: Sequence, max_length: Option<usize>) -> Result<Cut, RowProb
 }
 
 impl Prepared {
-    fn take(
-        &mut self,
-        row: RowId,
-        cuts: Result<Vec<Cut>, RowProblem>,
-        on_bad_row: OnBadRow,
-    ) -> Result<(), DataError> {
+    fn take(&mut self, row: RowId, cuts: Result<Vec<Cut>, RowProblem>, on_bad_row: OnBadRow) -> Result<(), DataError> {
         let report = &mut self.report;
         report.rows += 1;
         let cuts = match (cuts, on_bad_row) {

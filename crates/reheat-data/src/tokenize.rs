@@ -109,7 +109,8 @@ impl SftTokenizer<'_> {
 
     /// The prompt up to where the completion begins: an assistant's last message is left open.
     fn prompt_ids(&self, prompt: &[Message], context: &Context) -> Result<Vec<u32>, RowProblem> {
-        let open_turn = prompt.last().is_some_and(|message| message.get("role").is_some_and(|role| role == "assistant"));
+        let open_turn =
+            prompt.last().is_some_and(|message| message.get("role").is_some_and(|role| role == "assistant"));
         let options = RenderOptions {
             add_generation_prompt: !open_turn,
             continue_final_message: open_turn,

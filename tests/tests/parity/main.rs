@@ -3,4 +3,6 @@
 //! The values come from the scripts in `tests/golden`.
 
 mod forward; // logits
+mod greedy; // generation
+mod sft; // training
 mod transformers; // what we save, loaded by Python

@@ -1,6 +1,9 @@
 //! The plain text the base model is pretrained on, and the split of the animals.
 
-use rand::{RngExt, seq::{IndexedRandom, SliceRandom}};
+use rand::{
+    RngExt,
+    seq::{IndexedRandom, SliceRandom},
+};
 use rand_chacha::ChaCha8Rng;
 
 use super::{

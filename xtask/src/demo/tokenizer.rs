@@ -20,7 +20,8 @@ pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 pub(super) const TURN_MARKERS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 /// How Qwen2 cuts text into words before merging bytes, from its `tokenizer.json`.
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Learns a vocabulary of at most `vocab_size` tokens, special ones included, from `texts`. Gives `tokenizer.json`.
 ///
@@ -40,8 +41,7 @@ pub(super) fn train(texts: &[String], vocab_size: usize) -> Result<String> {
     tokenizer.to_string(true).map_err(|error| anyhow!(error))
 }
 
-type Qwen2Tokenizer =
-    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+type Qwen2Tokenizer = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 fn untrained() -> Result<Qwen2Tokenizer> {
     let words = Split::new(SplitPattern::Regex(QWEN2_WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false)

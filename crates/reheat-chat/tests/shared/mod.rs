@@ -1,11 +1,6 @@
 //! The shared data: real templates and reference renderings.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 /// A folder of the shared data; `None`, with a word, where it isn't there.
 pub(crate) fn folder(name: &str) -> Option<PathBuf> {
@@ -15,10 +10,4 @@ pub(crate) fn folder(name: &str) -> Option<PathBuf> {
     }
     eprintln!("skipped: no {}", path.display());
     None
-}
-
-/// JSON lines of one file.
-pub(crate) fn json_lines(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -83,7 +83,9 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let prompt = match args.prompt.as_str() {
         "-" => {
             let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(|error| Fault::input("cannot read stdin as text").because(error))?;
+            io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Fault::input("cannot read stdin as text").because(error))?;
             text.trim_end_matches('\n').to_owned()
         }
         text => text.to_owned(),

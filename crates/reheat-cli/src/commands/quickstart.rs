@@ -81,8 +81,15 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<()> {
     heading("2. Training on conversations about other animals:");
     tokenizer.set_eos_token("<|im_end|>")?;
     let interrupt = Interrupt::install()?;
-    let mut shown = if args.format.json { TrainingProgress::silent(interrupt) } else { TrainingProgress::new(interrupt) };
-    let tuned = train(args, &base_dir, &dataset, &Companions { tokenizer: tokenizer.clone(), template: Some(template.clone()) }, &mut shown)?;
+    let mut shown =
+        if args.format.json { TrainingProgress::silent(interrupt) } else { TrainingProgress::new(interrupt) };
+    let tuned = train(
+        args,
+        &base_dir,
+        &dataset,
+        &Companions { tokenizer: tokenizer.clone(), template: Some(template.clone()) },
+        &mut shown,
+    )?;
     eprintln!("loss by step");
     eprintln!("{}", plot::curve(&loss_series(&shown.rows), "step", output::stderr_width()));
 
@@ -97,11 +104,20 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<()> {
             "output_dir": out, "plot": out.join("plots/loss.svg"),
         }))?;
     } else {
-        println!("score on {count} held-out questions: {:.0}% before, {:.0}% after", 100.0 * before.score, 100.0 * after.score);
+        println!(
+            "score on {count} held-out questions: {:.0}% before, {:.0}% after",
+            100.0 * before.score,
+            100.0 * after.score
+        );
         println!("model: {0}   plots: {0}/plots/*.svg   metrics: {0}/metrics.jsonl", out.display());
         println!("talk with it:            reheat chat --model {}", out.display());
-        println!("the same, step by step:  reheat sft --model {0}/base --dataset {0}/train.jsonl --learning-rate 1e-3 --num-train-epochs 8", out.display());
-        println!("with a real model:       reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/qwen");
+        println!(
+            "the same, step by step:  reheat sft --model {0}/base --dataset {0}/train.jsonl --learning-rate 3e-4 --num-train-epochs 6",
+            out.display()
+        );
+        println!(
+            "with a real model:       reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/qwen"
+        );
     }
     Ok(())
 }
@@ -126,8 +142,8 @@ fn train(
     let files = [dataset.to_owned()];
     let prepared = prepare_sft(&files, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
     let mut config = SftConfig::default();
-    config.learning_rate = 1e-3;
-    config.num_train_epochs = 8.0;
+    config.learning_rate = 3e-4;
+    config.num_train_epochs = 6.0;
     config.per_device_train_batch_size = 16;
     config.gradient_checkpointing = false;
     config.logging_steps = 5;

@@ -180,7 +180,9 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         println!("{}", output_dir.display());
     }
     if summary.interrupted {
-        return Err(Fault::interrupted(format!("stopped at step {}; the checkpoint is saved", summary.global_step)).into());
+        return Err(
+            Fault::interrupted(format!("stopped at step {}; the checkpoint is saved", summary.global_step)).into()
+        );
     }
     eprintln!("talk with it: reheat chat --model {}", output_dir.display());
     Ok(())
@@ -258,7 +260,8 @@ fn prepare(
 
 fn facts(prepared: &Prepared, config: &SftConfig, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
     let report = &prepared.report;
-    let formats = report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
+    let formats =
+        report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
     let fact = |name, value: serde_json::Value| Fact { name, value, reason: None };
     let mut facts = vec![
         Fact { name: "device", value: device.name.clone().into(), reason: Some(device.reason.clone()) },

@@ -92,7 +92,8 @@ pub(crate) fn template_tokens(tokenizer: &Tokenizer) -> TemplateTokens {
     let named = tokenizer.special_tokens().named().map(|(name, token)| (name.to_owned(), token.content.clone()));
     let (special, added): (Vec<_>, Vec<_>) =
         tokenizer.added_tokens().iter().partition(|token| tokenizer.is_special(token.id));
-    let contents = |tokens: Vec<&reheat_tokenizer::SpecialToken>| tokens.iter().map(|token| token.content.clone()).collect();
+    let contents =
+        |tokens: Vec<&reheat_tokenizer::SpecialToken>| tokens.iter().map(|token| token.content.clone()).collect();
     TemplateTokens { named: named.collect(), special: contents(special), added: contents(added) }
 }
 

@@ -159,7 +159,11 @@ fn print_table(tokenizer: &Tokenizer, text: &str, encoding: &Encoding) -> anyhow
     }
     let characters = text.chars().count();
     let (tokens, bytes) = (rows.len(), text.len());
-    let each = if tokens == 0 { String::new() } else { format!(", {:.1} characters a token", characters as f64 / tokens as f64) };
+    let each = if tokens == 0 {
+        String::new()
+    } else {
+        format!(", {:.1} characters a token", characters as f64 / tokens as f64)
+    };
     let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let summary = [plural(tokens, "token"), plural(characters, "character"), plural(bytes, "byte")].join(", ");
     writeln!(out, "{}", style(format!("{summary}{each}")).dim())?;
@@ -179,7 +183,8 @@ fn rows(tokenizer: &Tokenizer, text: &str, encoding: &Encoding) -> Vec<Row> {
     let row = |position: usize| {
         let (id, bytes) = (encoding.ids[position], encoding.offsets[position].clone());
         let special = tokenizer.is_special(id);
-        let same = |offset: usize| encoding.offsets.get(offset).is_some_and(|other| *other == bytes && !bytes.is_empty());
+        let same =
+            |offset: usize| encoding.offsets.get(offset).is_some_and(|other| *other == bytes && !bytes.is_empty());
         let before = (0..position).rev().take_while(|index| same(*index)).count();
         let after = (position + 1..encoding.len()).take_while(|index| same(*index)).count();
         let note = if before + after > 0 {

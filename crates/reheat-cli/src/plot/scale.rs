@@ -88,7 +88,10 @@ mod tests {
     #[test]
     fn small_numbers_keep_telling_digits() {
         let scale = Scale::around([0.0, 2e-5].into_iter(), 4);
-        assert_eq!(scale.ticks().into_iter().map(|tick| scale.label(tick)).collect::<Vec<_>>(), ["0", "5e-6", "1.0e-5", "1.5e-5", "2.0e-5"]);
+        assert_eq!(
+            scale.ticks().into_iter().map(|tick| scale.label(tick)).collect::<Vec<_>>(),
+            ["0", "5e-6", "1.0e-5", "1.5e-5", "2.0e-5"]
+        );
         let scale = Scale::around([0.501, 0.512].into_iter(), 4);
         assert_eq!(scale.label(scale.low), "0.500");
     }

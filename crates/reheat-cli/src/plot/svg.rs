@@ -7,7 +7,7 @@ use plotters::{
     drawing::{DrawingAreaErrorKind, IntoDrawingArea},
     prelude::{LineSeries, SVGBackend},
     series::DashedLineSeries,
-    style::{Color, IntoFont, RGBColor, WHITE, BLACK},
+    style::{BLACK, Color, IntoFont, RGBColor, WHITE},
 };
 
 use super::{Series, scale::Scale};

@@ -106,7 +106,9 @@ impl Canvas {
 
     fn rows(&self) -> impl Iterator<Item = String> {
         self.cells.chunks(self.columns).map(|row| {
-            row.iter().map(|dots| if *dots == 0 { ' ' } else { char::from_u32(0x2800 + u32::from(*dots)).unwrap_or(' ') }).collect()
+            row.iter()
+                .map(|dots| if *dots == 0 { ' ' } else { char::from_u32(0x2800 + u32::from(*dots)).unwrap_or(' ') })
+                .collect()
         })
     }
 }

@@ -57,9 +57,8 @@ impl<'de> Deserialize<'de> for Entries {
 /// # Errors
 /// If it can't be read or isn't a YAML mapping.
 pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        Fault::input(format!("cannot read the settings in `{}`", path.display())).because(error)
-    })?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| Fault::input(format!("cannot read the settings in `{}`", path.display())).because(error))?;
     parse(&text).map_err(|reason| {
         Fault::input(format!("`{}` is not a YAML file of settings: {reason}", path.display()))
             .hint("a settings file has one `key: value` a line, such as `learning_rate: 2e-5`")

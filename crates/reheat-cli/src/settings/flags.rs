@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, marker::PhantomData};
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::PossibleValuesParser, parser::ValueSource,
+};
 
 use super::table::{Field, Kind, Table};
 

@@ -63,7 +63,8 @@ impl Resolved {
             .filter(|setting| keys.field(&setting.key).is_some())
             .map(|setting| (setting.key.clone(), setting.value.clone()))
             .collect();
-        serde_json::from_value(Value::Object(own)).map_err(|error| Fault::input("the settings contradict each other").because(error))
+        serde_json::from_value(Value::Object(own))
+            .map_err(|error| Fault::input("the settings contradict each other").because(error))
     }
 
     /// Whether a person chose the value.
@@ -73,7 +74,10 @@ impl Resolved {
 
     /// Where the value of `key` comes from, for a message about it.
     pub(crate) fn origin(&self, key: &str) -> Origin {
-        self.settings.iter().find(|setting| setting.key == key).map_or(Origin::Default, |setting| setting.origin.clone())
+        self.settings
+            .iter()
+            .find(|setting| setting.key == key)
+            .map_or(Origin::Default, |setting| setting.origin.clone())
     }
 }
 
@@ -154,7 +158,9 @@ impl Merge {
     fn field(&mut self, key: &str, place: &str) -> Option<&'static Field> {
         // A flag's name is accepted as a key as well: `max-length`, `model`.
         let known = |name: &str| {
-            self.table.fields.iter().find(|field| field.key == name || field.flag == name || field.aliases.iter().any(|alias| alias == name))
+            self.table.fields.iter().find(|field| {
+                field.key == name || field.flag == name || field.aliases.iter().any(|alias| alias == name)
+            })
         };
         if let Some(field) = known(key) {
             return Some(field);
@@ -320,7 +326,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported_at_once() {
-        let yaml = "learing_rate: 1e-3\nmax_length: long\nuse_vllm: true\npacking: 3\nfoo: 1\nlr_scheduler_type: cosin\n";
+        let yaml =
+            "learing_rate: 1e-3\nmax_length: long\nuse_vllm: true\npacking: 3\nfoo: 1\nlr_scheduler_type: cosin\n";
         let faults = run(&["--learning-rate", "fast"], Some(yaml)).unwrap_err();
         assert_eq!(
             faults,
@@ -366,7 +373,10 @@ mod tests {
         let (_, resolved) = run(&["--packing"], Some("max_length: 8")).unwrap();
         let plan = super::super::Plan { command: "sft", resolved: &resolved, facts: Vec::new() };
         let json = plan.to_json();
-        assert_eq!(json["settings"]["packing"], json!({ "value": true, "origin": { "kind": "flag", "flag": "packing" } }));
+        assert_eq!(
+            json["settings"]["packing"],
+            json!({ "value": true, "origin": { "kind": "flag", "flag": "packing" } })
+        );
         assert_eq!(json["settings"]["max_length"]["origin"]["line"], 1);
         assert_eq!(json["settings"]["learning_rate"]["origin"], json!({ "kind": "default" }));
     }

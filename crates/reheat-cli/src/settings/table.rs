@@ -65,7 +65,8 @@ impl Table {
         let properties = schema.get("properties").and_then(Value::as_object);
         for (key, property) in properties.into_iter().flatten() {
             let (kind, optional) = Kind::of(property);
-            let flag = property.get("x-flag").and_then(Value::as_str).map_or_else(|| key.replace('_', "-"), str::to_owned);
+            let flag =
+                property.get("x-flag").and_then(Value::as_str).map_or_else(|| key.replace('_', "-"), str::to_owned);
             let mut aliases = vec![key.clone(), key.replace('_', "-")];
             aliases.retain(|alias| *alias != flag);
             aliases.dedup();
@@ -188,7 +189,8 @@ impl Kind {
             Self::Bool => value.as_bool().or_else(|| truth(text?)).map(Value::Bool),
             Self::Integer => integer(value).or_else(|| integer(&serde_json::from_str(text?.trim()).ok()?)),
             Self::Number => {
-                let number = value.as_f64().or_else(|| text?.trim().parse().ok()).filter(|number| number.is_finite())?;
+                let number =
+                    value.as_f64().or_else(|| text?.trim().parse().ok()).filter(|number| number.is_finite())?;
                 // Keep an integer's own spelling: 3, not 3.0.
                 Some(if value.is_number() { value.clone() } else { serde_json::Number::from_f64(number)?.into() })
             }
@@ -201,13 +203,13 @@ impl Kind {
                 names.iter().find(|name| name.as_str() == text.unwrap_or_default()).map(|name| name.clone().into())
             }
             Self::List(kind) => match value {
-                Value::Array(items) => items.iter().map(|item| kind.accept(item)).collect::<Option<_>>().map(Value::Array),
+                Value::Array(items) => {
+                    items.iter().map(|item| kind.accept(item)).collect::<Option<_>>().map(Value::Array)
+                }
                 other => kind.accept(other).map(|item| Value::Array(vec![item])),
             },
             Self::Json => match value {
-                Value::String(text) => {
-                    Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone())))
-                }
+                Value::String(text) => Some(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()))),
                 other => Some(other.clone()),
             },
         }

@@ -259,7 +259,8 @@ fn add_instructions(row: &Row, add: &mut impl FnMut(Layout, String, bool)) {
 
 fn preference(row: &Row) -> Option<(Layout, String)> {
     let has = |column: &str| present(row, column).is_some();
-    let pairs = [("chosen", "rejected"), ("chosen_messages", "rejected_messages"), ("chosen_response", "rejected_response")];
+    let pairs =
+        [("chosen", "rejected"), ("chosen_messages", "rejected_messages"), ("chosen_response", "rejected_response")];
     let (chosen, rejected) = pairs.into_iter().find(|&(chosen, rejected)| has(chosen) && has(rejected))?;
     // Answers that are whole conversations hold their prompt; the column beside them repeats it.
     let prompts = ["prompt", "conversations", "conversation", "messages", "question", "instruction", "input", "query"];
@@ -377,6 +378,9 @@ mod tests {
     #[test]
     fn the_error_says_what_is_known() {
         let error = found(json!({"a": 1}), &[]).unwrap_err();
-        assert!(error.starts_with("f.jsonl:1: no format has the columns `a`; known are messages; conversations;"), "{error}");
+        assert!(
+            error.starts_with("f.jsonl:1: no format has the columns `a`; known are messages; conversations;"),
+            "{error}"
+        );
     }
 }

@@ -66,7 +66,9 @@ pub(super) fn messages(
                 return Err(RowProblem::ShareGptMessage { field });
             }
             (Spelling::OpenAi, _) => openai_message(message, &field, extra_roles)?,
-            (Spelling::Any, true) => openai_message(with_known_role(message, &field, extra_roles)?, &field, extra_roles)?,
+            (Spelling::Any, true) => {
+                openai_message(with_known_role(message, &field, extra_roles)?, &field, extra_roles)?
+            }
             (Spelling::Any, false) => sharegpt_message(message, &field, extra_roles)?,
         });
     }

@@ -57,7 +57,8 @@ pub(crate) fn unpair(example: Example) -> Result<Vec<Example>, RowProblem> {
         Some(prompt) => (prompt, chosen, rejected),
         None => extract_prompt(chosen, rejected)?,
     };
-    let answer = |prompt, completion, label, context| Example::UnpairedPreference { prompt, completion, label, context };
+    let answer =
+        |prompt, completion, label, context| Example::UnpairedPreference { prompt, completion, label, context };
     Ok(vec![answer(prompt.clone(), chosen, true, context.clone()), answer(prompt, rejected, false, context)])
 }
 
@@ -68,7 +69,8 @@ mod tests {
     use super::*;
 
     fn split(chosen: &str, rejected: &str) -> Option<[String; 3]> {
-        let (prompt, chosen, rejected) = extract_prompt(Turns::Text(chosen.into()), Turns::Text(rejected.into())).ok()?;
+        let (prompt, chosen, rejected) =
+            extract_prompt(Turns::Text(chosen.into()), Turns::Text(rejected.into())).ok()?;
         Some([prompt, chosen, rejected].map(|turns| turns.into_value().as_str().unwrap().to_owned()))
     }
 

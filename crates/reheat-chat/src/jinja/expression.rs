@@ -384,7 +384,12 @@ impl<'a> Parser<'a> {
                 let pairs = self.sequence("}", |parser| {
                     let key = parser.expression()?;
                     parser.expect_op(":")?;
-                    Ok(Translated::other(format!("{}: {}", key.code, parser.expression()?.code)))
+                    // Python has no lists and dicts as keys.
+                    let key = match key.kind {
+                        Kind::Str(_) | Kind::Number => key.code,
+                        _ => format!("__key({})", key.code),
+                    };
+                    Ok(Translated::other(format!("{key}: {}", parser.expression()?.code)))
                 })?;
                 let pairs: Vec<String> = pairs.into_iter().map(|pair| pair.code).collect();
                 Translated::other(format!("{{{}}}", pairs.join(", ")))

@@ -31,6 +31,7 @@ pub(crate) fn add_operators(env: &mut Environment<'_>) {
     env.add_function("__neg", negative);
     env.add_function("__concat", concatenate);
     env.add_function("__keep", keep);
+    env.add_function("__key", |value: &Value| hashable(value).cloned());
     env.add_function("__unsafe", |name: &str| -> Result<Value, Error> {
         Err(type_error(format!("a template can't store the underscore-prefixed `{name}`")))
     });

@@ -190,7 +190,7 @@ fn change_case(text: &str, name: &str) -> Option<String> {
                 if after_letter {
                     title.extend(character.to_lowercase())
                 } else {
-                    title.extend(character.to_uppercase())
+                    title.extend(to_title(character))
                 }
                 after_letter = character.is_lowercase() || character.is_uppercase();
             }
@@ -203,9 +203,15 @@ fn change_case(text: &str, name: &str) -> Option<String> {
 /// `str.capitalize`
 pub(super) fn capitalize(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(characters.as_str().to_lowercase().chars()).collect()
-    })
+    characters
+        .next()
+        .map_or_else(String::new, |first| to_title(first).chain(characters.as_str().to_lowercase().chars()).collect())
+}
+
+/// A letter at the start of a word: of the letters that its upper case may have, only the first is large (`ß`, `Ss`).
+fn to_title(letter: char) -> impl Iterator<Item = char> {
+    let mut upper = letter.to_uppercase();
+    upper.next().into_iter().chain(upper.flat_map(char::to_lowercase))
 }
 
 /// `str.strip` at the ends asked for: (start, end).

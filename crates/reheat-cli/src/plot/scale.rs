@@ -24,7 +24,8 @@ impl Scale {
             (low, high) = (low - around, high + around);
         }
         let step = round_step((high - low) / ticks.max(1) as f64);
-        Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
+        // A bound that is a tick but for rounding stays one.
+        Self { low: (low / step + 1e-9).floor() * step, high: (high / step - 1e-9).ceil() * step, step }
     }
 
     /// The axis that ends exactly at the data, for steps and tokens.
@@ -57,7 +58,8 @@ impl Scale {
             if value == 0.0 {
                 return "0".to_owned();
             }
-            let digits = (value.abs() / self.step).log10().floor().max(0.0) as usize;
+            let exponent = |number: f64| (number.log10() + 1e-9).floor();
+            let digits = (exponent(value.abs()) - exponent(self.step)).max(0.0) as usize;
             return format!("{value:.digits$e}");
         }
         let digits = (-self.step.log10()).ceil().clamp(0.0, 6.0) as usize;

@@ -70,8 +70,6 @@ fn x_axis(x: &Scale, columns: usize, x_label: &str) -> (String, String) {
     let room = columns.saturating_sub(used);
     if room > x_label.len() + 1 {
         labels.push_str(&format!("{x_label:>room$}"));
-    } else {
-        labels.push_str(&format!(" {x_label}"));
     }
     (axis.into_iter().collect(), labels)
 }

@@ -32,6 +32,8 @@ struct Progress {
     step: u64,
     num_tokens: u64,
     num_sequences: u64,
+    /// Forward and backward passes.
+    micro_steps: u64,
     /// Sum of the steps' losses.
     loss: f64,
     log_history: Vec<LogRow>,
@@ -231,6 +233,7 @@ impl SftTrainer {
         self.progress.step += 1;
         self.progress.num_tokens += num_tokens;
         self.progress.num_sequences += indices.len() as u64;
+        self.progress.micro_steps += micro_batches.len() as u64;
         self.progress.loss += tokens.mean(tokens.loss);
         Ok(StepOutcome { tokens, grad_norm, learning_rate, num_tokens })
     }
@@ -266,8 +269,10 @@ impl SftTrainer {
         Ok(())
     }
 
+    /// Counted in micro-batches, of which the last of an epoch may be smaller, as transformers does.
     fn epoch(&self) -> f64 {
-        self.progress.num_sequences as f64 / self.sequences.len() as f64
+        let micro_steps_per_epoch = self.sequences.len().div_ceil(self.config.per_device_train_batch_size);
+        self.progress.micro_steps as f64 / micro_steps_per_epoch as f64
     }
 
     fn saves_now(&self, epoch_end: bool) -> bool {

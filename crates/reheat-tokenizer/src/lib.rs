@@ -37,6 +37,7 @@ mod tokenizer; // loading, encoding, decoding
 mod files; // what the JSON files beside the tokenizer say
 mod special; // bos, eos, pad and the others
 mod encoding;
+mod byte_level; // a short way for the most common kind
 mod literal; // text in which control tokens are only text
 mod stream;
 mod save;

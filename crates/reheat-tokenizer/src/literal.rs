@@ -68,6 +68,18 @@ impl AddedTokenMatcher {
         &self.tokens
     }
 
+    /// Added tokens in `text`, and the ranges between them; `None` where the text must be normalized to find them.
+    pub(crate) fn cut(
+        &self,
+        inner: &tokenizers::Tokenizer,
+        text: &str,
+        literal: &[Range<usize>],
+    ) -> Option<Vec<(Range<usize>, Option<u32>)>> {
+        let is_literal = |range: Range<usize>| touches(&range, literal);
+        let skip_special = inner.get_encode_special_tokens();
+        self.normalized.tokens.is_empty().then(|| self.raw.cut(text, is_literal, skip_special))
+    }
+
     pub(crate) fn encode(
         &self,
         inner: &tokenizers::Tokenizer,
@@ -148,16 +160,29 @@ impl Patterns {
         literal: &[Range<usize>],
         skip_special: bool,
     ) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
-        let slice = |range: Range<usize>| {
-            piece.slice(tokenizer::normalizer::Range::Normalized(range)).expect("matches end at characters")
-        };
         let text = piece.get();
+        let is_literal = |range: Range<usize>| touches(&original_range(piece, range), literal);
+        let parts = self.cut(text, is_literal, skip_special).into_iter().map(|(range, id)| {
+            let tokens = id.map(|id| vec![Token::new(id, text[range.clone()].to_owned(), (0, range.len()))]);
+            let range = tokenizer::normalizer::Range::Normalized(range);
+            (piece.slice(range).expect("matches end at characters"), tokens)
+        });
+        parts.collect()
+    }
+
+    /// Added tokens, and the ranges between them, in order.
+    fn cut(
+        &self,
+        text: &str,
+        is_literal: impl Fn(Range<usize>) -> bool,
+        skip_special: bool,
+    ) -> Vec<(Range<usize>, Option<u32>)> {
         let mut parts = Vec::new();
         let mut done = 0;
         let mut from = 0;
         while let Some(found) = self.automaton.find(Input::new(text).span(from..text.len())) {
             let (id, token) = &self.tokens[found.pattern().as_usize()];
-            if touches(&original_range(piece, found.range()), literal) {
+            if is_literal(found.range()) {
                 // Another token may begin inside this one and lie outside the literal text.
                 from = found.start() + text[found.start()..].chars().next().map_or(1, char::len_utf8);
                 continue;
@@ -174,15 +199,14 @@ impl Patterns {
                 range.end = text.len() - text[range.end..].trim_start().len();
             }
             if done < range.start {
-                parts.push((slice(done..range.start), None));
+                parts.push((done..range.start, None));
             }
-            let token = Token::new(*id, text[range.clone()].to_owned(), (0, range.len()));
             done = range.end;
             from = from.max(done);
-            parts.push((slice(range), Some(vec![token])));
+            parts.push((range, Some(*id)));
         }
         if done < text.len() {
-            parts.push((slice(done..text.len()), None));
+            parts.push((done..text.len(), None));
         }
         parts
     }
@@ -197,8 +221,10 @@ fn original_range(piece: &NormalizedString, range: Range<usize>) -> Range<usize>
     }
 }
 
+/// Whether `range` overlaps one of the `literal` ranges, which ascend and aren't empty.
 fn touches(range: &Range<usize>, literal: &[Range<usize>]) -> bool {
-    literal.iter().any(|literal| !literal.is_empty() && literal.start < range.end && range.start < literal.end)
+    let first = literal.partition_point(|literal| literal.end <= range.start);
+    literal.get(first).is_some_and(|literal| literal.start < range.end)
 }
 
 fn is_single_word(text: &str, range: &Range<usize>) -> bool {

@@ -5,6 +5,7 @@ use tokenizers::AddedToken;
 
 use crate::{
     DecodeStream, Encoding, SpecialToken, SpecialTokens, TokenizerError,
+    byte_level::ByteLevelEncoder,
     files::{self, Declared, Files},
     literal::AddedTokenMatcher,
 };
@@ -30,6 +31,7 @@ pub struct Tokenizer {
     pub(crate) special: SpecialTokens,
     pub(crate) eos_ids: Vec<u32>,
     matcher: AddedTokenMatcher,
+    byte_level: Option<ByteLevelEncoder>,
     vocab_size: usize,
 }
 
@@ -77,8 +79,10 @@ impl Tokenizer {
             }
         }
         let matcher = AddedTokenMatcher::new(&inner)?;
+        let byte_level = ByteLevelEncoder::detect(&definition);
         let vocab_size = inner.get_vocab_size(true);
-        Ok(Self { inner, definition: (!changed).then_some(definition), files, special, eos_ids, matcher, vocab_size })
+        let definition = (!changed).then_some(definition);
+        Ok(Self { inner, definition, files, special, eos_ids, matcher, byte_level, vocab_size })
     }
 
     /// Tokens of `text`. Nothing is added at either end.
@@ -89,7 +93,10 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer has no way to spell the text.
     pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        self.encode_with(text, false)
+        match self.encode_byte_level(text, &[])? {
+            Some(encoding) => Ok(encoding),
+            None => self.encode_by_library(text, AddSpecialTokens::No),
+        }
     }
 
     /// Tokens of `text` with what the tokenizer adds around a text, such as BOS.
@@ -97,12 +104,31 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        self.encode_with(text, true)
+        self.encode_by_library(text, AddSpecialTokens::Yes)
     }
 
-    fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Encoding, TokenizerError> {
-        let encoding = self.inner.encode(text, add_special_tokens).map_err(|error| encode_error(text, &*error))?;
-        Ok(Encoding::from_library(&encoding))
+    fn encode_by_library(&self, text: &str, add: AddSpecialTokens) -> Result<Encoding, TokenizerError> {
+        let encoding = self.inner.encode(text, add == AddSpecialTokens::Yes);
+        Ok(Encoding::from_library(&encoding.map_err(|error| encode_error(text, &*error))?))
+    }
+
+    /// The short way, for tokenizers that have one.
+    fn encode_byte_level(&self, text: &str, literal: &[Range<usize>]) -> Result<Option<Encoding>, TokenizerError> {
+        let Some(byte_level) = &self.byte_level else { return Ok(None) };
+        let Some(parts) = self.matcher.cut(&self.inner, text, literal) else { return Ok(None) };
+        let mut encoding = Encoding::with_capacity(text.len() / 3);
+        for (range, id) in parts {
+            match id {
+                Some(id) => {
+                    encoding.ids.push(id);
+                    encoding.offsets.push(range);
+                }
+                None => byte_level
+                    .encode(&self.inner, text, range, &mut encoding)
+                    .map_err(|error| encode_error(text, &*error))?,
+            }
+        }
+        Ok(Some(encoding))
     }
 
     /// Tokens of `text` in which the byte ranges `literal` are only text: no added token is recognised there, not
@@ -114,11 +140,31 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_literal(&self, text: &str, literal: &[Range<usize>]) -> Result<Encoding, TokenizerError> {
-        if literal.iter().all(Range::is_empty) {
+        let mut literal: Vec<Range<usize>> = literal.iter().filter(|range| !range.is_empty()).cloned().collect();
+        if literal.is_empty() {
             return self.encode(text);
         }
-        let encoding = self.matcher.encode(&self.inner, text, literal).map_err(|error| encode_error(text, &*error))?;
+        literal.sort_by_key(|range| range.start);
+        literal.dedup_by(|next, range| {
+            let overlaps = next.start <= range.end;
+            range.end = if overlaps { range.end.max(next.end) } else { range.end };
+            overlaps
+        });
+        if let Some(encoding) = self.encode_byte_level(text, &literal)?
+            && !self.has_forged_token(&encoding, &literal)
+        {
+            return Ok(encoding);
+        }
+        let encoding = self.matcher.encode(&self.inner, text, &literal).map_err(|error| encode_error(text, &*error))?;
         Ok(Encoding::from_library(&encoding))
+    }
+
+    /// Whether the model itself made a special token of literal text, as it does where the vocabulary holds it.
+    fn has_forged_token(&self, encoding: &Encoding, literal: &[Range<usize>]) -> bool {
+        literal.iter().any(|range| {
+            let tokens = encoding.token_span(range);
+            encoding.ids[tokens].iter().any(|&id| self.is_special(id))
+        })
     }
 
     /// [`encode`](Self::encode) of many texts on all cores; the order is kept.
@@ -219,7 +265,29 @@ impl Tokenizer {
     }
 }
 
+#[cfg(test)]
+impl Tokenizer {
+    pub(crate) fn has_byte_level(&self) -> bool {
+        self.byte_level.is_some()
+    }
+
+    pub(crate) fn encode_all_by_library(&self, text: &str) -> Result<Encoding, TokenizerError> {
+        self.encode_by_library(text, AddSpecialTokens::No)
+    }
+}
+
+/// Whether BOS and its like are put around a text.
+#[derive(Clone, Copy, PartialEq)]
+enum AddSpecialTokens {
+    Yes,
+    No,
+}
+
 impl Encoding {
+    fn with_capacity(tokens: usize) -> Self {
+        Self { ids: Vec::with_capacity(tokens), offsets: Vec::with_capacity(tokens) }
+    }
+
     fn from_library(encoding: &tokenizers::Encoding) -> Self {
         let mut end = 0;
         let offsets = encoding.get_offsets().iter().map(|&(start, stop)| {

@@ -4,7 +4,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{Timestamp, civil::DateTime, fmt::temporal::Pieces, tz::TimeZone};
 use minijinja::Value;
 use serde_json::Map;
 
@@ -385,13 +385,14 @@ impl Render for Call<'_> {
 /// The time that templates see: `REHEAT_NOW`, else the clock.
 fn now() -> Result<DateTime, ChatError> {
     match std::env::var("REHEAT_NOW") {
-        // The time as it is written, whatever its offset.
-        Ok(value) => match value.parse::<Timestamp>() {
-            Ok(_) => jiff::fmt::temporal::DateTimeParser::new()
-                .parse_datetime(&value)
-                .map_err(|_| ChatError::Now { value: value.clone() }),
-            Err(_) => Err(ChatError::Now { value }),
-        },
+        Ok(value) => rfc3339(&value).ok_or(ChatError::Now { value }),
         Err(_) => Ok(Timestamp::now().to_zoned(TimeZone::system()).datetime()),
     }
+}
+
+/// The time as it is written, whatever its offset.
+fn rfc3339(value: &str) -> Option<DateTime> {
+    value.parse::<Timestamp>().ok()?;
+    let pieces = Pieces::parse(value).ok()?;
+    Some(pieces.date().to_datetime(pieces.time()?))
 }

@@ -1,4 +1,55 @@
 //! Conversations to text by Hugging Face chat templates, and which characters the assistant wrote.
+//!
+//! A [`ChatTemplate`] renders a [`Conversation`] byte for byte as transformers does, and
+//! [`render_for_training`](ChatTemplate::render_for_training) tells what of the text the assistant wrote. Templates
+//! are programs from strangers: they reach no file, no network and no environment, and their steps, recursion and
+//! output are bounded.
+//!
+//! ```
+//! use reheat_chat::{ChatTemplate, Conversation, Message, RenderOptions, TemplateTokens};
+//!
+//! # fn main() -> Result<(), reheat_chat::ChatError> {
+//! let tokens = TemplateTokens::new([("eos_token", "<|im_end|>")]);
+//! let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+//! let template = ChatTemplate::new(source, &tokens)?;
+//! let conversation = Conversation::new(vec![
+//!     Message::new("user", "Hi <|im_end|>"),
+//!     Message::new("assistant", "Hello!"),
+//! ]);
+//!
+//! let transcript = template.render_for_training(&conversation, &RenderOptions::default())?;
+//! assert_eq!(
+//!     transcript.text,
+//!     "<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
+//! );
+//! // The template marks nothing; that these characters are the assistant's is found out and proved.
+//! assert_eq!(&transcript.text[transcript.assistant_spans[0].bytes.clone()], "Hello!<|im_end|>");
+//! // What the user typed must not become a control token.
+//! assert_eq!(transcript.literal_spans, [20..30]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is trained
+//!
+//! A span begins with what the model begins to write: the content, or what the template puts before it and after the
+//! generation prompt, such as a thinking block. It ends with the token that ends the turn, so that the model learns to
+//! stop. The role's header before it and the line break after it are the template's, and aren't in it.
+//! A template with `{% generation %}` markers says itself what is trained, and is taken at its word.
+//! Without them the span is proved for each conversation: the text around it is shown to be the same whatever the
+//! assistant says. Where that fails, [`ChatError::Unproved`] tells which message and why.
+//!
+//! # Control tokens in messages
+//!
+//! A message that spells `<|im_end|>` could end its turn and begin another one. By default it can't:
+//! [`Rendered::literal_spans`] tells which control tokens came from messages, for a tokenizer that leaves them text.
+//! [`ControlTokens::Recognized`] is transformers' way.
+//!
+//! # Where it departs from transformers
+//!
+//! - A macro's default is taken for an argument that is given and not defined, and `varargs` and `kwargs` are not there.
+//! - Filters that Python evaluates when their result is used are evaluated at once, so that their errors come earlier.
+//! - `safe` and `escape` give plain strings, and integers beyond 64 bits in a conversation become floats.
 
 mod conversation; // messages and what comes with them
 mod template; // a template, and rendering with it

@@ -66,8 +66,12 @@ pub(crate) struct ByteLevelEncoder {
 /// The tokens of one word: ids, and where each ends in the word.
 type Word = Box<[(u32, u16)]>;
 
+/// The words of one tokenizer that were met before.
+type Words = HashMap<Box<[u8]>, Word, ahash::RandomState>;
+
 thread_local! {
-    static WORDS: RefCell<Vec<(u64, HashMap<Box<[u8]>, Word, ahash::RandomState>)>> = const { RefCell::new(Vec::new()) };
+    /// Words by tokenizer. Each thread has its own, so that none waits for another.
+    static WORDS: RefCell<Vec<(u64, Words)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl ByteLevelEncoder {

@@ -104,7 +104,9 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        self.encode_by_library(text, AddSpecialTokens::Yes)
+        use tokenizers::PostProcessor;
+        let added = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if added == 0 { self.encode(text) } else { self.encode_by_library(text, AddSpecialTokens::Yes) }
     }
 
     fn encode_by_library(&self, text: &str, add: AddSpecialTokens) -> Result<Encoding, TokenizerError> {

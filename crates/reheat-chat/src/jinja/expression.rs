@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::{SyntaxError, lexer::Token};
+use super::{SyntaxError, cursor::Parser, lexer::Token};
 use crate::python::is_method_name;
 
 /// Brackets and operators within each other, before a template is refused: a real one needs less than 20.
@@ -40,86 +40,9 @@ impl Translated {
     }
 }
 
-/// Reads the tokens of one tag.
-pub(super) struct Parser<'a> {
-    tokens: &'a [Token],
-    position: usize,
-    line: usize,
-    depth: usize,
-}
-
 type Parsed<T = Translated> = Result<T, SyntaxError>;
 
-impl<'a> Parser<'a> {
-    pub(super) fn new(tokens: &'a [Token], line: usize) -> Self {
-        Self { tokens, position: 0, line, depth: 0 }
-    }
-
-    pub(super) fn error(&self, message: impl Into<String>) -> SyntaxError {
-        SyntaxError { line: self.line, message: message.into() }
-    }
-
-    pub(super) fn at_end(&self) -> bool {
-        self.position == self.tokens.len()
-    }
-
-    pub(super) fn peek(&self) -> Option<&'a Token> {
-        self.tokens.get(self.position)
-    }
-
-    fn peek_second(&self) -> Option<&'a Token> {
-        self.tokens.get(self.position + 1)
-    }
-
-    pub(super) fn skip_op(&mut self, operator: &str) -> bool {
-        let found = matches!(self.peek(), Some(Token::Op(found)) if *found == operator);
-        self.position += usize::from(found);
-        found
-    }
-
-    pub(super) fn skip_name(&mut self, name: &str) -> bool {
-        let found = self.is_name(name);
-        self.position += usize::from(found);
-        found
-    }
-
-    pub(super) fn is_op(&self, operator: &str) -> bool {
-        matches!(self.peek(), Some(Token::Op(found)) if *found == operator)
-    }
-
-    fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Some(Token::Name(found)) if found == name)
-    }
-
-    pub(super) fn expect_op(&mut self, operator: &str) -> Parsed<()> {
-        if self.skip_op(operator) { Ok(()) } else { Err(self.unexpected(&format!("`{operator}`"))) }
-    }
-
-    pub(super) fn expect_name(&mut self) -> Parsed<&'a str> {
-        match self.peek() {
-            Some(Token::Name(name)) => {
-                self.position += 1;
-                Ok(name)
-            }
-            _ => Err(self.unexpected("a name")),
-        }
-    }
-
-    pub(super) fn expect_end(&self) -> Parsed<()> {
-        if self.at_end() { Ok(()) } else { Err(self.unexpected("the end of the tag")) }
-    }
-
-    pub(super) fn unexpected(&self, expected: &str) -> SyntaxError {
-        let found = match self.peek() {
-            None => "the end of the tag".to_owned(),
-            Some(Token::Name(name)) => format!("`{name}`"),
-            Some(Token::Str(_)) => "a string".to_owned(),
-            Some(Token::Int(_) | Token::Float(_)) => "a number".to_owned(),
-            Some(Token::Op(operator)) => format!("`{operator}`"),
-        };
-        self.error(format!("unexpected {found}, expected {expected}"))
-    }
-
+impl Parser<'_> {
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         if self.depth == MAX_DEPTH {
             return Err(self.error(format!("expressions nest more than {MAX_DEPTH} deep")));

@@ -4,10 +4,11 @@
 //! code with the same meaning. That is where whitespace control, `{% generation %}` blocks and the corners in which
 //! the engines differ are dealt with. The engine itself (variables, loops, macros, limits) is MiniJinja's.
 
-pub(crate) mod lexer;
+pub(crate) mod lexer; // text to pieces and tokens
+mod cursor; // going through the tokens of a tag
 mod expression;
 mod statements;
-mod markers;
+mod markers; // taking generation markers out
 
 pub(crate) use self::markers::without_generation_markers;
 

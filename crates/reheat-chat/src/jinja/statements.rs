@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::{
     SyntaxError,
-    expression::{Kind, Parser, Translated, string_code},
+    cursor::Parser,
+    expression::{Kind, Translated, string_code},
     lexer::{Piece, Tag, Token},
 };
 

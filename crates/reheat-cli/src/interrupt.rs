@@ -31,9 +31,4 @@ impl Interrupt {
     pub(crate) fn reset(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
-
-    /// The flag itself, for a library that polls it.
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
-    }
 }

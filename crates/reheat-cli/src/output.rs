@@ -25,18 +25,9 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Columns of the terminal that stdout is, or 80.
-pub(crate) fn width() -> usize {
-    width_of(&console::Term::stdout())
-}
-
 /// Columns of the terminal that stderr is, or 80.
 pub(crate) fn stderr_width() -> usize {
-    width_of(&console::Term::stderr())
-}
-
-fn width_of(term: &console::Term) -> usize {
-    let columns = term.size_checked().map(|(_, columns)| usize::from(columns));
+    let columns = console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
     columns.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok()).unwrap_or(80).clamp(20, 400)
 }
 

@@ -2,11 +2,9 @@
 
 mod scale; // round numbers for axes
 mod terminal; // a curve in braille dots
-mod bars; // horizontal bars
 mod svg;
 
 pub(crate) use self::{
-    bars::{Bar, bars},
     svg::{Panel, save_svg},
     terminal::curve,
 };

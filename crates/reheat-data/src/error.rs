@@ -203,11 +203,6 @@ impl DataError {
         let path = path.into();
         move |source| Self::Read { path, source }
     }
-
-    pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Write { path, source }
-    }
 }
 
 /// Why one row can't be used.

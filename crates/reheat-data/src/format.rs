@@ -10,7 +10,7 @@ mod value; // values out of rows, with errors that name them
 pub(crate) use self::{
     convert::{ConvertOptions, Converter},
     detect::Layout,
-    preference::{extract_prompt, unpair},
+    preference::extract_prompt,
 };
 pub use self::{
     detect::{Detection, detect},

@@ -14,7 +14,7 @@ mod limit;
 
 pub(crate) use self::{
     limit::MAX_ROW_BYTES,
-    open::{FileKind, TextUnit, count_rows, kind_of_file, open},
+    open::{TextUnit, open},
 };
 
 use serde_json::Value;
@@ -55,15 +55,6 @@ impl RawRow {
         &self.id
     }
 
-    /// About how many bytes the row occupies.
-    pub(crate) fn size(&self) -> usize {
-        match &self.content {
-            Content::Json(bytes) => bytes.len(),
-            Content::Parsed(row) => row.iter().map(|(key, value)| key.len() + size_of_value(value)).sum(),
-            Content::Bad(_) => 0,
-        }
-    }
-
     /// The row's text where it came as text; a bad row is set aside as it was found.
     pub(crate) fn text(&self) -> Option<String> {
         match &self.content {
@@ -80,16 +71,6 @@ impl RawRow {
         };
         (self.id, row)
     }
-}
-
-fn size_of_value(value: &Value) -> usize {
-    size_of::<Value>()
-        + match value {
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(size_of_value).sum(),
-            Value::Object(items) => items.iter().map(|(key, value)| key.len() + size_of_value(value)).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        }
 }
 
 fn parse(bytes: &[u8]) -> Result<Row, RowProblem> {

@@ -3,7 +3,7 @@
 use burn::backend::Flex;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::matrix::numbers;
+use crate::matrix::{dense, numbers};
 use crate::{runs_fused, vector};
 
 /// `gradient[id] += rows` for each token.
@@ -24,14 +24,7 @@ pub fn embedding_backward(gradient: Tensor<2>, input_ids: &[i32], rows: Tensor<2
         let index = Tensor::<1, Int>::from_data(TensorData::from(input_ids), &gradient.device());
         return gradient.select_assign(0, index, rows, burn::tensor::IndexingUpdateOp::Add);
     }
-    let flex = |tensor: Tensor<2>| {
-        tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU")
-    };
-    let mut gradient = flex(gradient);
-    if !gradient.is_contiguous() {
-        gradient = gradient.to_contiguous();
-    }
-    let rows = flex(rows).to_contiguous();
+    let (mut gradient, rows) = (dense(gradient), dense(rows));
     let sum = gradient.storage_mut::<f32>();
     for (id, row) in input_ids.iter().zip(numbers(&rows).chunks_exact(width)) {
         let id = usize::try_from(*id).expect("token ids are not negative");

@@ -3,7 +3,7 @@
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
 use burn_autodiff::{
-    Autodiff,
+    Autodiff, NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
@@ -136,6 +136,22 @@ fn grad_of_bias(grad: &FlexTensor) -> FlexTensor {
 /// Saved for the backward pass: `x` and the weight, both shared with their owners.
 type Saved = (FlexTensor, FlexTensor);
 
+/// Gradients of `x` and the weight, where they are wanted.
+fn register(
+    (x, weight): &Saved,
+    grad: &FlexTensor,
+    x_node: Option<NodeId>,
+    weight_node: Option<NodeId>,
+    grads: &mut Gradients,
+) {
+    if let Some(node) = x_node {
+        grads.register::<Flex>(node, grad_of_input(grad, weight));
+    }
+    if let Some(node) = weight_node {
+        grads.register::<Flex>(node, grad_of_weight(grad, x));
+    }
+}
+
 #[derive(Debug)]
 struct LinearBackward;
 
@@ -144,14 +160,8 @@ impl Backward<Flex, 2> for LinearBackward {
 
     fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (x, weight) = ops.state;
         let [x_node, weight_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, grad_of_input(&grad, &weight));
-        }
-        if let Some(node) = weight_node {
-            grads.register::<Flex>(node.id, grad_of_weight(&grad, &x));
-        }
+        register(&ops.state, &grad, x_node.map(|node| node.id), weight_node.map(|node| node.id), grads);
     }
 }
 
@@ -163,14 +173,8 @@ impl Backward<Flex, 3> for LinearWithBiasBackward {
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (x, weight) = ops.state;
         let [x_node, weight_node, bias_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, grad_of_input(&grad, &weight));
-        }
-        if let Some(node) = weight_node {
-            grads.register::<Flex>(node.id, grad_of_weight(&grad, &x));
-        }
+        register(&ops.state, &grad, x_node.map(|node| node.id), weight_node.map(|node| node.id), grads);
         if let Some(node) = bias_node {
             grads.register::<Flex>(node.id, grad_of_bias(&grad));
         }

@@ -1,6 +1,7 @@
 //! Matrix products on slices, through the `gemm` crate.
 
-use burn::tensor::{Bytes, DType, Shape};
+use burn::backend::Flex;
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
 
 /// From this many multiply-adds on, a product is worth the threads' start (a cube of side 192).
@@ -135,4 +136,14 @@ pub(crate) fn tensor_of(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 /// If the tensor is not dense; `to_contiguous` makes it so.
 pub(crate) fn numbers(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("kernels get dense f32 tensors")
+}
+
+/// The CPU tensor behind a plain one, dense and with nothing else in its storage; a copy only where it was not so.
+///
+/// # Panics
+/// If the tensor is not a plain one on the CPU, which [`runs_fused`](crate::runs_fused) tells.
+pub(crate) fn dense<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    let tensor = tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU");
+    let fills_storage = tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>();
+    if tensor.is_contiguous() && fills_storage { tensor } else { tensor.to_contiguous() }
 }

@@ -2,11 +2,10 @@
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
-use burn_flex::FlexTensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::matrix::{numbers, tensor_of};
+use crate::matrix::{dense, numbers, tensor_of};
 use crate::{runs_fused, vector};
 
 /// Elements that one task handles. Sums are taken per task and then in order, whatever the number of threads.
@@ -85,14 +84,10 @@ pub fn adamw<const D: usize>(parameter: AdamWParameter<D>, gradient: Tensor<D>, 
     if !runs_fused(&parameter.value) {
         return reference(parameter, gradient, step);
     }
-    let flex = |tensor: Tensor<D>| -> FlexTensor {
-        tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU")
-    };
-    let dense = |tensor: FlexTensor| if numbers_are_dense(&tensor) { tensor } else { tensor.to_contiguous() };
-    let mut value = dense(flex(parameter.value));
-    let mut first_moment = dense(flex(parameter.first_moment));
-    let mut second_moment = dense(flex(parameter.second_moment));
-    let gradient = dense(flex(gradient));
+    let mut value = dense(parameter.value);
+    let mut first_moment = dense(parameter.first_moment);
+    let mut second_moment = dense(parameter.second_moment);
+    let gradient = dense(gradient);
     let factors = step.factors();
     value
         .storage_mut::<f32>()
@@ -106,11 +101,6 @@ pub fn adamw<const D: usize>(parameter: AdamWParameter<D>, gradient: Tensor<D>, 
         first_moment: Tensor::from_primitive::<Flex>(first_moment),
         second_moment: Tensor::from_primitive::<Flex>(second_moment),
     }
-}
-
-/// Whether the storage is the tensor, with nothing before or after it.
-fn numbers_are_dense(tensor: &FlexTensor) -> bool {
-    tensor.is_contiguous() && tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>()
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
@@ -148,8 +138,7 @@ pub fn squared_norm<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     if !runs_fused(&tensor) {
         return tensor.square().sum();
     }
-    let tensor = tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU");
-    let tensor = tensor.to_contiguous();
+    let tensor = dense(tensor);
     let partial: Vec<f32> = numbers(&tensor).par_chunks(CHUNK).map(|chunk| vector::dot(chunk, chunk)).collect();
     // Thousands of partial sums: f64 keeps what f32 would round away.
     let sum: f64 = partial.into_iter().map(f64::from).sum();

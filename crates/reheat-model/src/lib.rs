@@ -25,7 +25,7 @@ mod error;
 pub use self::{
     config::Qwen2Config,
     error::{Misshapen, ModelError},
-    parameters::{for_each_parameter, map_parameters},
+    parameters::{ParameterPath, for_each_parameter, map_parameters},
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},
 };

@@ -5,19 +5,19 @@ use burn::tensor::Tensor;
 
 /// Calls `f` with the path of every parameter, `prefix` before it, and with its values as `[elements]`.
 ///
-/// Under autodiff the values are detached from the parameter by the reshape; use it on plain modules.
+/// For plain modules: under autodiff the reshape would be one more operation to track.
 pub fn for_each_parameter(module: &impl Module, prefix: &str, f: impl FnMut(&str, &[usize], Tensor<1>)) {
     struct Visit<F> {
-        path: Path,
+        path: ParameterPath,
         f: F,
     }
     impl<F: FnMut(&str, &[usize], Tensor<1>)> ModuleVisitor for Visit<F> {
         fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.0.push(name.into());
+            self.path.enter(name);
         }
 
         fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.0.pop();
+            self.path.exit();
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -26,7 +26,7 @@ pub fn for_each_parameter(module: &impl Module, prefix: &str, f: impl FnMut(&str
             (self.f)(&self.path.name(), &shape, value.reshape([shape.iter().product::<usize>()]));
         }
     }
-    module.visit(&mut Visit { path: Path::new(prefix), f });
+    module.visit(&mut Visit { path: ParameterPath::new(prefix), f });
 }
 
 /// Replaces the values of every parameter by what `f` makes of them; shape and identity stay.
@@ -34,16 +34,16 @@ pub fn for_each_parameter(module: &impl Module, prefix: &str, f: impl FnMut(&str
 /// `f` owns the values: where nothing else holds them it can work in place.
 pub fn map_parameters<M: Module>(module: M, prefix: &str, f: impl FnMut(&str, Tensor<1>) -> Tensor<1>) -> M {
     struct Map<F> {
-        path: Path,
+        path: ParameterPath,
         f: F,
     }
     impl<F: FnMut(&str, Tensor<1>) -> Tensor<1>> ModuleMapper for Map<F> {
         fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.0.push(name.into());
+            self.path.enter(name);
         }
 
         fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.0.pop();
+            self.path.exit();
         }
 
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -55,19 +55,31 @@ pub fn map_parameters<M: Module>(module: M, prefix: &str, f: impl FnMut(&str, Te
             })
         }
     }
-    module.map(&mut Map { path: Path::new(prefix), f })
+    module.map(&mut Map { path: ParameterPath::new(prefix), f })
 }
 
-/// Where a visitor is.
-struct Path(Vec<String>);
+/// Where a visitor of a module is, for visitors that need the names of parameters and more than their values.
+#[derive(Debug, Clone)]
+pub struct ParameterPath(Vec<String>);
 
-impl Path {
-    fn new(prefix: &str) -> Self {
+impl ParameterPath {
+    /// At a module to which `prefix` leads; empty for the whole model.
+    pub fn new(prefix: &str) -> Self {
         Self(if prefix.is_empty() { Vec::new() } else { vec![prefix.into()] })
     }
 
+    /// Into a field.
+    pub fn enter(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    /// Out of it.
+    pub fn exit(&mut self) {
+        self.0.pop();
+    }
+
     /// The checkpoint name: the body of the model is under `model.`, the head beside it.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         let path = self.0.join(".");
         let beside = path.starts_with("lm_head.") || path.starts_with("model.");
         if beside { path } else { format!("model.{path}") }

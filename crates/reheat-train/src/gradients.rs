@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{self, Tensor};
 use reheat_kernels::squared_norm;
-use reheat_model::{for_each_parameter, map_parameters};
+use reheat_model::{ParameterPath, map_parameters};
 
 /// Gradients of one optimizer step, flattened to `[elements]`, by the parameter's name in checkpoints.
 #[derive(Debug, Default)]
@@ -33,11 +33,7 @@ impl Gradients {
 
     /// Moves the gradients of a module, tracked by autodiff, out of Burn's store; `prefix` leads to the module.
     pub(crate) fn take_from(&mut self, module: &impl Module, prefix: &str, store: &mut tensor::Gradients) {
-        // Names come from the same visitor that names parameters when they are saved.
-        let mut names = Vec::new();
-        for_each_parameter(module, prefix, |name, _, _| names.push(name.to_owned()));
-        let mut visit = Take { names: names.into_iter(), store, into: self };
-        module.visit(&mut visit);
+        module.visit(&mut Take { path: ParameterPath::new(prefix), store, into: self });
     }
 
     /// L2 norm over all parameters, as `torch.nn.utils.clip_grad_norm_` takes it.
@@ -51,17 +47,24 @@ impl Gradients {
 }
 
 struct Take<'a> {
-    names: std::vec::IntoIter<String>,
+    path: ParameterPath,
     store: &'a mut tensor::Gradients,
     into: &'a mut Gradients,
 }
 
 impl ModuleVisitor for Take<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = self.names.next().expect("both visits see the same parameters");
         if let Some(gradient) = param.val().grad_remove(self.store) {
             let len = gradient.shape().num_elements();
-            self.into.accumulate(&name, gradient.reshape([len]));
+            self.into.accumulate(&self.path.name(), gradient.reshape([len]));
         }
     }
 }

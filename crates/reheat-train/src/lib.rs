@@ -39,7 +39,7 @@ pub use self::{
     gradients::Gradients,
     metrics::{LogRow, TrainSummary},
     optimizer::{AdamW, AdamWConfig},
-    pass::{Checkpointing, ModelPass, PassOutput},
+    pass::{Checkpointing, ModelPass},
     run_dir::{RunDir, TrainerState},
     schedule::{LrSchedule, LrSchedulerType},
     sft::{LossType, SaveStrategy, SftConfig, SftTrainer},

@@ -25,13 +25,6 @@ pub enum Checkpointing {
     Keep,
 }
 
-/// Log-probabilities of a batch.
-#[derive(Debug)]
-pub struct PassOutput {
-    /// Per token, on the device.
-    pub tokens: TokenLogprobs,
-}
-
 /// The model and how to go through it.
 #[derive(Debug)]
 pub struct ModelPass<'a> {
@@ -52,9 +45,9 @@ impl<'a> ModelPass<'a> {
     ///
     /// # Panics
     /// If an id or label is outside the vocabulary.
-    pub fn forward(&self, batch: &Batch) -> PassOutput {
+    pub fn forward(&self, batch: &Batch) -> TokenLogprobs {
         let hidden = self.model.hidden_states(&batch.input_ids, &batch.seq_lens);
-        PassOutput { tokens: token_logprobs(hidden, self.model.head(), &batch.labels) }
+        token_logprobs(hidden, self.model.head(), &batch.labels)
     }
 
     /// Log-probabilities, and the gradients of an objective of them, added to `gradients`.
@@ -66,7 +59,7 @@ impl<'a> ModelPass<'a> {
         batch: &Batch,
         objective: ObjectiveGradient,
         gradients: &mut Gradients,
-    ) -> PassOutput {
+    ) -> TokenLogprobs {
         let model = self.model;
         let positions: Vec<usize> = batch.seq_lens.iter().flat_map(|len| 0..*len).collect();
         let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
@@ -87,7 +80,7 @@ impl<'a> ModelPass<'a> {
         let embedding = model.embed_tokens.weight.val();
         let gradient = gradient_of(gradients, EMBEDDING, &embedding);
         store(gradients, EMBEDDING, embedding_backward(gradient, &batch.input_ids, gy));
-        PassOutput { tokens }
+        tokens
     }
 
     /// Final norm and head: gives the gradient of the last block's output.

@@ -4,11 +4,14 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use console::style;
 use reheat_chat::{ChatTemplate, Conversation, Message, RenderOptions};
-use reheat_generate::{Flow, GenerateConfig, Token, generate};
+use reheat_generate::{Flow, GenerateConfig};
 use reheat_model::Qwen2;
-use reheat_tokenizer::{DecodeMode, Tokenizer};
+use reheat_tokenizer::Tokenizer;
 
-use super::{generate::SamplingArgs, source::ModelArg};
+use super::{
+    generate::{SamplingArgs, stream_text},
+    source::ModelArg,
+};
 use crate::{device::DeviceChoice, fault::Fault, interrupt::Interrupt, output};
 
 /// Talk with a model. Ctrl-C stops an answer, Ctrl-D ends the chat.
@@ -37,10 +40,10 @@ pub(crate) struct ChatArgs {
 
 /// A model that answers, and what was said so far.
 pub(crate) struct Chat {
-    pub(crate) model: Qwen2,
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) template: ChatTemplate,
-    pub(crate) config: GenerateConfig,
+    model: Qwen2,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    config: GenerateConfig,
     messages: Vec<Message>,
 }
 
@@ -60,7 +63,7 @@ impl Chat {
         let answer = self.template.render(&Conversation::new(self.messages.clone()), &options).map_err(Into::into);
         let answer = answer.and_then(|prompt| {
             let ids = self.tokenizer.encode_literal(&prompt.text, &prompt.literal_spans)?.ids;
-            self.answer(&ids, on_piece)
+            Ok(stream_text(&self.model, &self.tokenizer, &ids, &self.config, on_piece)?.0)
         });
         match answer {
             Ok(answer) => {
@@ -73,31 +76,6 @@ impl Chat {
                 Err(error)
             }
         }
-    }
-
-    fn answer(&self, ids: &[u32], on_piece: &mut dyn FnMut(&str) -> Flow) -> anyhow::Result<String> {
-        let mut stream = self.tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
-        let mut answer = String::new();
-        let mut failed = None;
-        generate(&self.model, ids, &self.config, &mut |token: Token| match stream.push(token.id) {
-            Ok(Some(piece)) => {
-                answer.push_str(&piece);
-                on_piece(&piece)
-            }
-            Ok(None) => Flow::Continue,
-            Err(error) => {
-                failed = Some(error);
-                Flow::Stop
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        if let Some(rest) = stream.finish()? {
-            on_piece(&rest);
-            answer.push_str(&rest);
-        }
-        Ok(answer)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io::{self, Read as _, Write as _};
 
-use reheat_generate::{Flow, GenerateConfig, Token, generate};
-use reheat_tokenizer::DecodeMode;
+use reheat_generate::{Flow, GenerateConfig, Generation, generate};
+use reheat_model::Qwen2;
+use reheat_tokenizer::{DecodeMode, Tokenizer};
 use serde_json::json;
 
 use super::source::ModelArg;
@@ -97,31 +98,19 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let config = args.sampling.config(tokenizer.eos_ids());
     let interrupt = Interrupt::install()?;
 
-    let mut stream = tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
     let mut out = output::stdout();
     if !args.format.json {
         out.write_all(prompt.as_bytes())?;
         out.flush()?;
     }
     let mut written = Ok(());
-    let mut text = String::new();
-    let generation = generate(&model, &ids, &config, &mut |token: Token| {
-        let piece = match stream.push(token.id) {
-            Ok(piece) => piece.unwrap_or_default(),
-            Err(error) => {
-                written = Err(anyhow::Error::from(error));
-                return Flow::Stop;
-            }
-        };
-        text.push_str(&piece);
+    let (text, generation) = stream_text(&model, &tokenizer, &ids, &config, &mut |piece| {
         if !args.format.json {
-            written = out.write_all(piece.as_bytes()).and_then(|()| out.flush()).map_err(Into::into);
+            written = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
         }
         if written.is_err() || interrupt.is_raised() { Flow::Stop } else { Flow::Continue }
     })?;
     written?;
-    let rest = stream.finish()?.unwrap_or_default();
-    text.push_str(&rest);
     if args.format.json {
         drop(out);
         output::print_json(&json!({
@@ -131,7 +120,39 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
             "logprobs": generation.logprobs,
         }))?;
     } else {
-        writeln!(out, "{rest}")?;
+        writeln!(out)?;
     }
     if interrupt.is_raised() { Err(Fault::interrupted("the text ends here").into()) } else { Ok(()) }
+}
+
+/// Generates and hands the text to `on_piece` as it comes, never in the middle of a character.
+pub(crate) fn stream_text(
+    model: &Qwen2,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    config: &GenerateConfig,
+    on_piece: &mut dyn FnMut(&str) -> Flow,
+) -> anyhow::Result<(String, Generation)> {
+    let mut stream = tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
+    let mut text = String::new();
+    let mut failed = None;
+    let generation = generate(model, prompt, config, &mut |token| match stream.push(token.id) {
+        Ok(piece) => {
+            let piece = piece.unwrap_or_default();
+            text.push_str(&piece);
+            on_piece(&piece)
+        }
+        Err(error) => {
+            failed = Some(error);
+            Flow::Stop
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    if let Some(rest) = stream.finish()? {
+        text.push_str(&rest);
+        on_piece(&rest);
+    }
+    Ok((text, generation))
 }

@@ -67,13 +67,9 @@ impl Resolved {
             .map_err(|error| Fault::input("the settings contradict each other").because(error))
     }
 
-    /// Whether a person chose the value.
-    pub(crate) fn is_given(&self, key: &str) -> bool {
-        self.settings.iter().any(|setting| setting.key == key && setting.origin != Origin::Default)
-    }
-
-    /// Where the value of `key` comes from, for a message about it.
-    pub(crate) fn origin(&self, key: &str) -> Origin {
+    /// Where the value of `key` comes from.
+    #[cfg(test)]
+    fn origin(&self, key: &str) -> Origin {
         self.settings
             .iter()
             .find(|setting| setting.key == key)

@@ -1,6 +1,6 @@
 //! The prompt that two answers share, and preferences as single answers.
 
-use super::{Example, Turns};
+use super::Turns;
 use crate::RowProblem;
 
 /// Splits the common beginning off two answers, as TRL's `extract_prompt`.
@@ -45,21 +45,6 @@ fn common_text(left: &str, right: &str) -> usize {
             shorter.char_indices().next_back().map_or(0, |(index, _)| index)
         }
     }
-}
-
-/// A preference as two answers with a label, the better one first; other examples stay.
-///
-/// # Errors
-/// If the prompt has to be found first and can't be.
-pub(crate) fn unpair(example: Example) -> Result<Vec<Example>, RowProblem> {
-    let Example::Preference { prompt, chosen, rejected, context } = example else { return Ok(vec![example]) };
-    let (prompt, chosen, rejected) = match prompt {
-        Some(prompt) => (prompt, chosen, rejected),
-        None => extract_prompt(chosen, rejected)?,
-    };
-    let answer =
-        |prompt, completion, label, context| Example::UnpairedPreference { prompt, completion, label, context };
-    Ok(vec![answer(prompt.clone(), chosen, true, context.clone()), answer(prompt, rejected, false, context)])
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
-//! Arrow arrays to JSON values.
+//! What Parquet and IPC share: Arrow arrays to JSON values, and decoders kept from panicking.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use polars::prelude::PolarsResult;
 use polars_arrow::{
     array::{
         Array, BinaryArray, BinaryViewArray, BooleanArray, DictionaryArray, DictionaryKey, FixedSizeListArray,
@@ -12,6 +15,16 @@ use polars_arrow::{
 use serde_json::Value;
 
 use crate::Row;
+
+/// Runs a decoder of Polars, which panics on some damaged files where it should return an error; `panicked` is what
+/// that means. Gives the reason on one line.
+pub(super) fn guarded<T>(panicked: &str, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string().replace('\n', " ")),
+        Err(_) => Err(panicked.to_owned()),
+    }
+}
 
 /// The rows of a record batch.
 ///

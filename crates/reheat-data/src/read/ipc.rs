@@ -3,11 +3,11 @@
 use std::{
     fs::File,
     io::BufReader,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use polars::prelude::PolarsResult;
 use polars_arrow::{
     array::Array,
     datatypes::ArrowSchema,
@@ -96,10 +96,6 @@ fn damaged(path: &Path, reason: String) -> DataError {
 }
 
 /// Runs the decoder, which panics on some damaged files where it should return an error.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> polars::prelude::PolarsResult<T>) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(damaged(path, error.to_string().replace('\n', " "))),
-        Err(_) => Err(damaged(path, "its messages do not match its schema".to_owned())),
-    }
+fn guarded<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, DataError> {
+    arrow::guarded("its messages do not match its schema", read).map_err(|reason| damaged(path, reason))
 }

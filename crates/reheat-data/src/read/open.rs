@@ -19,7 +19,7 @@ use crate::DataError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum TextUnit {
+pub(crate) enum TextUnit {
     /// Each line that isn't blank.
     #[default]
     Line,
@@ -31,7 +31,7 @@ pub enum TextUnit {
 
 /// What a file turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum FileKind {
+enum FileKind {
     JsonLines,
     /// One list of rows, or rows that span lines.
     Json,
@@ -46,7 +46,7 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::JsonLines => "JSON lines",
             Self::Json => "JSON",
@@ -77,30 +77,6 @@ pub(crate) fn open(path: &Path, unit: TextUnit) -> Result<RawRows, DataError> {
         FileKind::Tsv => Box::new(csv::CsvRows::open(path, reader, name, csv::Separator::Tab)?),
         FileKind::Text => lossless(path, text::TextRows::new(reader, name, unit)),
     })
-}
-
-/// How a file is read.
-///
-/// # Errors
-/// As [`open`].
-pub(crate) fn kind_of_file(path: &Path) -> Result<FileKind, DataError> {
-    probe(path).map(|(kind, _)| kind)
-}
-
-/// How many rows a file has, good and bad. Cheap for binary files; text is read once.
-///
-/// # Errors
-/// As [`open`], and whatever reading to the end finds.
-pub(crate) fn count_rows(path: &Path, unit: TextUnit) -> Result<u64, DataError> {
-    if kind_of_file(path)? == FileKind::Parquet {
-        return parquet::ParquetRows::open(path, "".into()).map(|rows| rows.num_rows() as u64);
-    }
-    let mut count = 0;
-    for row in open(path, unit)? {
-        row?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 type Reader = Box<dyn BufRead + Send>;

@@ -3,12 +3,11 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use polars::prelude::{CompatLevel, DataFrame, ParallelStrategy, ParquetReader, SerReader};
+use polars::prelude::{CompatLevel, DataFrame, ParallelStrategy, ParquetReader, PolarsResult, SerReader};
 use polars_parquet::read::FileMetadata;
 
 use super::{RawRow, arrow};
@@ -38,10 +37,6 @@ impl ParquetRows {
         check_footer(&metadata, file_bytes).map_err(|reason| damaged(path, reason))?;
         let slices = slices(&metadata);
         Ok(Self { path: path.to_owned(), file: name, metadata, slices, rows: Vec::new().into_iter(), next_row: 0 })
-    }
-
-    pub(super) fn num_rows(&self) -> usize {
-        self.metadata.num_rows
     }
 
     fn read_slice(&self, slice: (usize, usize)) -> Result<Vec<Row>, DataError> {
@@ -139,10 +134,6 @@ fn damaged(path: &Path, reason: String) -> DataError {
 }
 
 /// Runs the decoder, which panics on some damaged files where it should return an error.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> polars::prelude::PolarsResult<T>) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(damaged(path, error.to_string().replace('\n', " "))),
-        Err(_) => Err(damaged(path, "its pages do not match its footer".to_owned())),
-    }
+fn guarded<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, DataError> {
+    arrow::guarded("its pages do not match its footer", read).map_err(|reason| damaged(path, reason))
 }

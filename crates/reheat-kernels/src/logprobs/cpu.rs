@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{LogprobGradients, ObjectiveGradient, Scored, TokenLogprobs};
-use crate::matrix::{Matrix, Threads, Write, numbers, product, tensor_of};
+use crate::matrix::{Matrix, Threads, Write, dense, numbers, product, tensor_of};
 use crate::vector;
 
 /// Results of one row of logits.
@@ -35,13 +35,13 @@ pub(super) fn vjp(
 ) -> (TokenLogprobs, LogprobGradients) {
     let mut pass = Pass::new(hidden, head, scored);
     let mut d_hidden = vec![0.0; scored.num_tokens * pass.width];
-    let mut d_head = head_gradient.map(|gradient| flex(gradient).to_contiguous());
+    let mut d_head = head_gradient.map(dense);
     let mut d_rows = Vec::new();
     for chunk in scored.chunks() {
         let rows = pass.score(chunk);
         let logprobs = rows.iter().map(|row| row.logprob).collect();
         let weights = objective(chunk, Tensor::from_primitive::<Flex>(tensor_of(logprobs, [chunk.len()])));
-        let weights = flex(weights).to_contiguous();
+        let weights = dense(weights);
         pass.logits_to_gradients(chunk, &rows, numbers(&weights));
 
         let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
@@ -62,10 +62,6 @@ pub(super) fn vjp(
         head: d_head.map(Tensor::from_primitive::<Flex>),
     };
     (pass.stats.into_tensors(), gradients)
-}
-
-fn flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU")
 }
 
 struct Stats {
@@ -104,8 +100,8 @@ impl<'a> Pass<'a> {
         let zeros = || vec![0.0; num_tokens];
         Self {
             scored,
-            hidden: flex(hidden).to_contiguous(),
-            head: flex(head).to_contiguous(),
+            hidden: dense(hidden),
+            head: dense(head),
             width,
             vocab_size,
             rows: Vec::new(),

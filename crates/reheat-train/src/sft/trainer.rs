@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 use reheat_data::{Batch, Sequence, epoch_order};
+use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, SaveOptions};
 
 use super::{LossType, SaveStrategy, SftConfig, loss};
 use crate::metrics::TokenSums;
 use crate::{
-    AdamW, AdamWConfig, Callback, Checkpointing, Control, Gradients, LogRow, LrSchedule, ModelPass, PassOutput, RunDir,
-    TrainError, TrainStart, TrainSummary, TrainerState,
+    AdamW, AdamWConfig, Callback, Checkpointing, Control, Gradients, LogRow, LrSchedule, ModelPass, RunDir, TrainError,
+    TrainStart, TrainSummary, TrainerState,
 };
 
 /// Supervised fine-tuning of one model on one set of sequences.
@@ -214,8 +215,8 @@ impl SftTrainer {
         let mut tokens = TokenSums::default();
         for batch in &micro_batches {
             let pass = ModelPass::new(self.model(), checkpointing);
-            let output = pass.forward_backward(batch, &objective, &mut gradients);
-            tokens.add(token_sums(batch, output, loss_type));
+            let logprobs = pass.forward_backward(batch, &objective, &mut gradients);
+            tokens.add(token_sums(batch, logprobs, loss_type));
         }
         let grad_norm = gradients.norm();
         for (what, value) in [("loss", tokens.mean(tokens.loss)), ("grad_norm", grad_norm)] {
@@ -309,8 +310,7 @@ impl SftTrainer {
 }
 
 /// Sums of a micro-batch over its trained tokens, read back from the device once.
-fn token_sums(batch: &Batch, output: PassOutput, loss_type: LossType) -> TokenSums {
-    let tokens = output.tokens;
+fn token_sums(batch: &Batch, tokens: TokenLogprobs, loss_type: LossType) -> TokenSums {
     let sums = [loss::token_losses(loss_type, tokens.logprobs).sum(), tokens.entropy.sum(), tokens.is_top1.sum()];
     let sums = Tensor::cat(sums.to_vec(), 0).into_data().try_to_vec::<f32>().expect("sums are f32");
     TokenSums {

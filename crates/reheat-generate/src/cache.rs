@@ -57,7 +57,7 @@ impl KvCache {
         }
         let hidden = last.expect("there is at least one chunk");
         let rows = hidden.dims()[0];
-        let hidden = model.norm.forward(hidden.slice([rows - 1..rows]));
+        let hidden = model.norm.forward(hidden.narrow(0, rows - 1, 1));
         linear(hidden, model.head(), None).squeeze_dim::<1>(0)
     }
 
@@ -74,12 +74,13 @@ impl KvCache {
             head_dim: config.head_dim,
             spans: vec![Span { queries: 0..input_ids.len(), keys: 0..end }],
         };
+        let width = config.num_key_value_heads * config.head_dim;
         let mut x = model.embed(input_ids);
         for (block, layer) in model.layers.iter().zip(&mut self.layers) {
             let Qkv { q, k, v } = block.attention_inputs(x.clone(), &table);
             // In place: nothing else holds the buffers between two passes.
-            layer.keys.inplace(|keys| keys.slice_assign([start..end], k));
-            layer.values.inplace(|values| values.slice_assign([start..end], v));
+            layer.keys.inplace(|keys| keys.slice_assign([start..end, 0..width], k));
+            layer.values.inplace(|values| values.slice_assign([start..end, 0..width], v));
             let attended = causal_attention(q, layer.keys.clone(), layer.values.clone(), &layout);
             x = block.attention_outputs(x, attended);
         }

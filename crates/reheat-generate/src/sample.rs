@@ -133,7 +133,7 @@ mod tests {
     }
 
     /// Probabilities 0.5, 0.3, 0.15, 0.05.
-    const LOGITS: [f32; 4] = [-0.693_147_2, -1.203_972_8, -1.897_12, -2.995_732_3];
+    const LOGITS: [f32; 4] = [-std::f32::consts::LN_2, -1.203_972_8, -1.897_12, -2.995_732_3];
 
     #[test]
     fn top_p_keeps_the_token_that_reaches_it() {

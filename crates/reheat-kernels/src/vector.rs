@@ -279,6 +279,6 @@ mod tests {
     fn dot_covers_the_tail() {
         let a: Vec<f32> = (0..19).map(|i| i as f32).collect();
         assert_eq!(dot(&a, &a), 2109.0);
-        assert_eq!(dot3(&a, &a, &vec![2.0; 19]), 4218.0);
+        assert_eq!(dot3(&a, &a, &[2.0; 19]), 4218.0);
     }
 }

@@ -125,6 +125,7 @@ struct Context {
 }
 
 /// What is left of a block after its forward pass.
+#[expect(clippy::large_enum_variant, reason = "there is one for each block, and all of a pass are of one kind")]
 enum Segment {
     Input(Tensor<2>),
     Graph { block: Box<Block>, x: Tensor<2>, y: Tensor<2> },

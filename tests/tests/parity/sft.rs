@@ -74,7 +74,7 @@ fn check(name: &str) {
 
     let logits = trainer.model().logits(&ids::<i32>(&golden["probe_ids"])); // [tokens, vocab]
     let [tokens, _vocab] = logits.dims();
-    let last: Vec<f32> = logits.slice([tokens - 1..tokens]).into_data().try_to_vec().expect("a float tensor");
+    let last: Vec<f32> = logits.narrow(0, tokens - 1, 1).into_data().try_to_vec().expect("a float tensor");
     assert_close(&format!("{name}, logits after training"), &last, &floats(&case["probe_logits"]), PROBE);
 }
 

@@ -367,19 +367,16 @@ fn series(name: &str, rows: &[LogRow], value: fn(&LogRow) -> f64) -> Series {
 
 /// One SVG for each curve.
 pub(crate) fn save_plots(rows: &[LogRow], dir: &Path) -> anyhow::Result<()> {
-    let curves: [(&str, &str, fn(&LogRow) -> f64); 3] = [
-        ("loss", "loss (nats per token)", |row| row.loss),
-        ("learning_rate", "learning rate", |row| row.learning_rate),
-        ("grad_norm", "gradient norm before clipping", |row| row.grad_norm),
+    let curves = [
+        ("loss (nats per token)", loss_series(rows)),
+        ("learning rate", series("learning_rate", rows, |row| row.learning_rate)),
+        ("gradient norm before clipping", series("grad_norm", rows, |row| row.grad_norm)),
     ];
-    for (name, y_label, value) in curves {
-        let panel = Panel {
-            title: y_label.to_owned(),
-            x_label: "step".into(),
-            y_label: y_label.into(),
-            series: vec![series(name, rows, value)],
-        };
-        plot::save_svg(&dir.join(format!("{name}.svg")), &[panel])?;
+    for (y_label, series) in curves {
+        let file = dir.join(format!("{}.svg", series.name));
+        let panel =
+            Panel { title: y_label.to_owned(), x_label: "step".into(), y_label: y_label.into(), series: vec![series] };
+        plot::save_svg(&file, &[panel])?;
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(super) fn run(args: TokenizeArgs) -> anyhow::Result<()> {
     }
     let text = read_text(&args)?;
     let encoding = if args.literal {
-        tokenizer.encode_literal(&text, &[0..text.len()])?
+        tokenizer.encode_literal(&text, std::slice::from_ref(&(0..text.len())))?
     } else if args.add_special_tokens {
         tokenizer.encode_with_special_tokens(&text)?
     } else {

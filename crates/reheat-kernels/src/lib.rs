@@ -41,7 +41,7 @@ pub use self::{
     embedding::embedding_backward,
     linear::linear,
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
-    memory::{MappedFile, keep_pages},
+    memory::{MappedFile, TensorBytes, keep_pages},
     optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},

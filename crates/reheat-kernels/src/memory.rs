@@ -1,4 +1,4 @@
-//! Settings of the allocator, and files mapped into memory.
+//! Settings of the allocator, files mapped into memory, and the bytes of tensors.
 
 use std::ffi::{c_int, c_long};
 use std::fs::File;
@@ -6,6 +6,9 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
+use burn::backend::{DispatchDevice, Flex};
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexTensor;
 use libmimalloc_sys::mi_option_set;
 
 /// `mi_option_allow_large_os_pages` of mimalloc 2 and 3 (`mi_option_e` in `mimalloc.h`).
@@ -51,5 +54,63 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// The numbers of a plain tensor as bytes in row-major order, for writing them to a file.
+///
+/// Nothing is copied where they lie so in the computer's memory already: half of what training holds is written at each
+/// checkpoint.
+#[derive(Debug)]
+pub struct TensorBytes(Holder);
+
+#[derive(Debug)]
+enum Holder {
+    InPlace(FlexTensor),
+    Copied(TensorData),
+}
+
+impl TensorBytes {
+    /// Takes a handle of the tensor, or a copy of its numbers.
+    pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
+        if matches!(tensor.device().as_dispatch(), DispatchDevice::Flex(_)) {
+            let data = tensor.clone();
+            if let Ok(flex) = tensor.try_into_primitive::<Flex>()
+                && flex.is_contiguous()
+                && flex.bytes().len() == flex.layout().num_elements() * flex.dtype().size()
+            {
+                return Self(Holder::InPlace(flex));
+            }
+            return Self(Holder::Copied(data.into_data()));
+        }
+        Self(Holder::Copied(tensor.into_data()))
+    }
+
+    /// The bytes, little-endian on every platform that Reheat runs on.
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Holder::InPlace(tensor) => tensor.bytes(),
+            Holder::Copied(data) => data.as_bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_in_row_major_order_whatever_the_layout() {
+        let matrix = Tensor::<2>::from_data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::flex());
+        let bytes = |tensor: Tensor<2>| {
+            let bytes = TensorBytes::new(tensor);
+            let numbers = bytes.as_slice().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            numbers.collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(matrix.clone()), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(bytes(matrix.clone().transpose()), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(bytes(matrix.narrow(0, 1, 1)), [4.0, 5.0, 6.0]);
     }
 }

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use reheat_data::Sequence;
 use reheat_model::{Qwen2, Qwen2Config, SaveOptions, WeightDtype};
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{Callback, LogRow, LrSchedulerType, SftConfig, SftTrainer, TrainError};
+use reheat_train::{Callback, LogRow, LrSchedulerType, Sft, SftConfig, TrainError, Trainer, TrainingConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ fn config(end: u32) -> Result<Qwen2Config> {
 /// Reads the corpus once.
 fn pretrain(config: Qwen2Config, sequences: Vec<Sequence>, seed: u64) -> Result<Qwen2> {
     let model = Qwen2::random(&config, seed, &Device::flex());
-    let mut settings = SftConfig::default();
+    let mut settings = TrainingConfig::default();
     settings.learning_rate = 2e-3;
     settings.lr_scheduler_type = LrSchedulerType::Cosine;
     settings.warmup_steps = 20.0;
@@ -111,7 +111,7 @@ fn pretrain(config: Qwen2Config, sequences: Vec<Sequence>, seed: u64) -> Result<
     settings.gradient_checkpointing = false;
     settings.logging_steps = 50;
     settings.seed = seed;
-    let mut trainer = SftTrainer::new(model, sequences, settings)?;
+    let mut trainer = Trainer::new(model, Sft::new(sequences, SftConfig::default()), settings)?;
     let summary = trainer.train(&mut Lines)?;
     eprintln!("{} steps, {} tokens, {:.0} s", summary.global_step, summary.num_tokens, summary.train_runtime);
     Ok(trainer.into_model())

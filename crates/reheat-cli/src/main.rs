@@ -1,7 +1,7 @@
 //! The `reheat` command line: flags and files become a printed plan, and the plan becomes a run.
 //!
 //! stdout carries data, stderr carries talk. From a typed command to the loop that trains it is two files: the
-//! command's in `commands/`, and the method's trainer in `reheat-train`.
+//! command's in `commands/`, and the loop in `reheat-train`.
 
 mod cli; // the flags of everything
 mod commands; // one file per command

@@ -8,17 +8,17 @@ use crate::{LogRow, TrainError};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct TrainStart {
-    /// Optimizer steps that will be taken.
+    /// Optimizer steps that the run has when it is done.
     pub total_steps: u64,
-    /// Sequences in the dataset.
-    pub num_sequences: usize,
-    /// Tokens in the dataset, prompts included.
-    pub num_tokens: u64,
+    /// Optimizer steps that were taken before, by a run that this one continues.
+    pub step: u64,
+    /// Rows in the dataset.
+    pub num_rows: usize,
 }
 
 impl TrainStart {
-    pub(crate) fn new(total_steps: u64, num_sequences: usize, num_tokens: u64) -> Self {
-        Self { total_steps, num_sequences, num_tokens }
+    pub(crate) fn new(total_steps: u64, step: u64, num_rows: usize) -> Self {
+        Self { total_steps, step, num_rows }
     }
 }
 
@@ -32,7 +32,7 @@ pub enum Control {
     Stop,
 }
 
-/// Observes a run. Every method does nothing unless it is overridden.
+/// Observes a run, and may stop it. Every method does nothing unless it is overridden.
 pub trait Callback {
     /// Before the first step.
     fn on_start(&mut self, _start: &TrainStart) {}

@@ -26,9 +26,7 @@ pub enum TrainError {
         vocab_size: usize,
     },
     /// The loss or the gradient is NaN or infinite.
-    #[error(
-        "{what} is {value} at step {step}, in the batch of sequences {sequences:?}; training stopped before the update"
-    )]
+    #[error("{what} is {value} at step {step}, in the batch of rows {rows:?}; training stopped before the update")]
     NotFinite {
         /// `loss` or `grad_norm`.
         what: &'static str,
@@ -36,8 +34,8 @@ pub enum TrainError {
         value: f64,
         /// The optimizer step that was not taken.
         step: u64,
-        /// Positions in the dataset of the sequences of this step.
-        sequences: Vec<usize>,
+        /// Positions in the dataset of the rows of this step.
+        rows: Vec<usize>,
     },
     /// A file of the run could not be written.
     #[error("cannot write `{}`", .path.display())]

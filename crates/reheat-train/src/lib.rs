@@ -1,46 +1,55 @@
 //! Post-training of language models: the loop, and a folder per method.
 //!
-//! A step is visible from end to end: the method's `trainer.rs` draws batches, runs the model block by block
-//! ([`ModelPass`]), and hands the gradients to the optimizer. Sequences are never padded, and nothing of shape
-//! `[tokens, vocabulary]` is ever kept.
+//! A [`Method`] says what a row is and what is minimised; [`Trainer`] is the loop that all methods share, one file:
+//! it draws rows, runs the model block by block ([`ModelPass`]) and hands the gradients to the optimizer. Sequences are
+//! never padded, and nothing of shape `[tokens, vocabulary]` is ever kept.
 //!
 //! ```
 //! use burn::tensor::Device;
 //! use reheat_data::Sequence;
 //! use reheat_model::{Qwen2, Qwen2Config};
-//! use reheat_train::{LossType, NoCallback, SftConfig, SftTrainer};
+//! use reheat_train::{NoCallback, Sft, SftConfig, Trainer, TrainingConfig};
 //!
 //! # fn main() -> Result<(), reheat_train::TrainError> {
 //! let model = Qwen2::random(&Qwen2Config::tiny(64), 7, &Device::flex());
 //! let rows = vec![Sequence::new(vec![5, 6, 7, 8]), Sequence::new(vec![9, 10, 11])];
-//! let mut config = SftConfig::default();
+//! let mut config = TrainingConfig::default();
 //! config.learning_rate = 1e-2;
 //! config.num_train_epochs = 20.0;
-//! let mut trainer = SftTrainer::new(model, rows, config)?;
+//! let mut trainer = Trainer::new(model, Sft::new(rows, SftConfig::default()), config)?;
 //! let summary = trainer.train(&mut NoCallback)?;
 //! assert!(summary.train_loss < 4.0); // from about ln 64 = 4.2
 //! # Ok(())
 //! # }
 //! ```
 
+mod method; // what a training method is
+mod trainer; // the loop
+mod config; // its settings
 mod sft; // supervised fine-tuning
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
 mod optimizer; // AdamW over named parameters
 mod schedule; // learning rate by step
 mod metrics; // what a logged row holds
+mod progress; // where a run is
+mod logger; // where logged rows go
 mod callback; // who is told what while training runs
 mod run_dir; // the output directory
 mod error;
 
 pub use self::{
     callback::{Callback, Control, NoCallback, TrainStart},
+    config::{SaveStrategy, TrainingConfig},
     error::TrainError,
     gradients::Gradients,
+    logger::{JsonLines, Logger},
+    method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
     metrics::{LogRow, TrainSummary},
     optimizer::{AdamW, AdamWConfig},
     pass::{Checkpointing, ModelPass},
     run_dir::{RunDir, TrainerState},
     schedule::{LrSchedule, LrSchedulerType},
-    sft::{LossType, SaveStrategy, SftConfig, SftTrainer},
+    sft::{LossType, Sft, SftConfig},
+    trainer::Trainer,
 };

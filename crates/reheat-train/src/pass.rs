@@ -6,15 +6,15 @@
 //! per block).
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use reheat_data::Batch;
 use reheat_kernels::{
-    AttentionLayout, ObjectiveGradient, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
+    AttentionLayout, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
     token_logprobs_vjp,
 };
 use reheat_model::{Block, Qwen2};
 
-use crate::Gradients;
+use crate::{Gradients, Objective};
 
 /// What the forward pass keeps of a block. The gradients are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +54,7 @@ impl<'a> ModelPass<'a> {
     ///
     /// # Panics
     /// If an id or label is outside the vocabulary.
-    pub fn forward_backward(
-        &self,
-        batch: &Batch,
-        objective: ObjectiveGradient,
-        gradients: &mut Gradients,
-    ) -> TokenLogprobs {
+    pub fn forward_backward(&self, batch: &Batch, objective: &Objective, gradients: &mut Gradients) -> TokenLogprobs {
         let model = self.model;
         let positions: Vec<usize> = batch.seq_lens.iter().flat_map(|len| 0..*len).collect();
         let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
@@ -88,7 +83,7 @@ impl<'a> ModelPass<'a> {
         &self,
         x: Tensor<2>,
         batch: &Batch,
-        objective: ObjectiveGradient,
+        objective: &Objective,
         gradients: &mut Gradients,
     ) -> (TokenLogprobs, Tensor<2>) {
         let head_name = if self.model.lm_head.is_some() { HEAD } else { EMBEDDING };
@@ -97,11 +92,33 @@ impl<'a> ModelPass<'a> {
         let hidden = norm.forward(x.clone());
         let head = self.model.head();
         let head_gradient = gradient_of(gradients, head_name, &head);
-        let (tokens, head) =
-            token_logprobs_vjp(hidden.clone().inner(), head, &batch.labels, Some(head_gradient), objective);
+        let (tokens, head) = objective_vjp(hidden.clone().inner(), head, batch, Some(head_gradient), objective);
         store(gradients, head_name, head.head.expect("the head is trained"));
         let gx = vjp(hidden, head.hidden, &x, |store| gradients.take_from(&norm, "model.norm", store));
         (tokens, gx)
+    }
+}
+
+/// Log-probabilities of the labels, and the gradients of the objective through the head.
+fn objective_vjp(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    batch: &Batch,
+    head_gradient: Option<Tensor<2>>,
+    objective: &Objective,
+) -> (TokenLogprobs, LogprobGradients) {
+    let labels = &batch.labels;
+    match objective {
+        Objective::PerToken(gradient) => token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient),
+        Objective::Whole(gradient) => {
+            let tokens = token_logprobs(hidden.clone(), head.clone(), labels);
+            let weights = gradient(&tokens); // [tokens]
+            let of_chunk = |positions: &[usize], _logprobs: Tensor<1>| {
+                let index: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+                weights.clone().select(0, Tensor::<1, Int>::from_data(index.as_slice(), &weights.device()))
+            };
+            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk)
+        }
     }
 }
 

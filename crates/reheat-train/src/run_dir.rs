@@ -1,7 +1,6 @@
 //! The output directory of a run.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use reheat_model::{Qwen2, SaveOptions};
@@ -31,49 +30,29 @@ pub struct TrainerState {
     pub log_history: Vec<LogRow>,
 }
 
-/// Writes the files of a run: `metrics.jsonl`, `checkpoint-N/`, and the final model at the top.
+/// Writes the models of a run: `checkpoint-N/`, and the final one at the top.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     /// Files to put beside the weights: tokenizer, template, generation config.
     companions: Vec<PathBuf>,
-    metrics: File,
 }
 
 impl RunDir {
-    /// Makes the directory and starts `metrics.jsonl` anew.
+    /// Makes the directory.
     ///
     /// `companions` are copied beside every model that is saved.
     ///
     /// # Errors
-    /// If the directory or the file cannot be written.
+    /// If the directory cannot be made.
     pub fn create(path: &Path, companions: Vec<PathBuf>) -> Result<Self, TrainError> {
         fs::create_dir_all(path).map_err(|source| TrainError::Write { path: path.into(), source })?;
-        let file = path.join("metrics.jsonl");
-        let metrics = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(&file)
-            .map_err(|source| TrainError::Write { path: file, source })?;
-        Ok(Self { path: path.into(), companions, metrics })
+        Ok(Self { path: path.into(), companions })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Appends a row to `metrics.jsonl`.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn log(&mut self, row: &LogRow) -> Result<(), TrainError> {
-        let mut line = serde_json::to_string(row).expect("a row is numbers by name");
-        line.push('\n');
-        self.metrics
-            .write_all(line.as_bytes())
-            .map_err(|source| TrainError::Write { path: self.path.join("metrics.jsonl"), source })
     }
 
     /// Writes `checkpoint-N/`, complete or not at all, and removes the oldest beyond `limit`.

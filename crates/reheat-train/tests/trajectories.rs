@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use reheat_data::{Sequence, TrainSamplingStrategy};
 use reheat_model::{Qwen2, Qwen2Config, for_each_parameter};
-use reheat_train::{LogRow, LossType, LrSchedulerType, NoCallback, SaveStrategy, SftConfig, SftTrainer, TrainError};
+use reheat_train::{
+    LogRow, LossType, LrSchedulerType, NoCallback, SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig,
+};
 use serde_json::Value;
 
 /// First step: one forward pass in f32.
@@ -27,8 +29,8 @@ fn golden() -> Option<(PathBuf, Value)> {
 }
 
 /// The settings of the reference runs.
-fn settings() -> SftConfig {
-    let mut config = SftConfig::default();
+fn settings() -> TrainingConfig {
+    let mut config = TrainingConfig::default();
     config.learning_rate = 1e-2;
     config.max_steps = 3;
     config.per_device_train_batch_size = 1;
@@ -39,8 +41,12 @@ fn settings() -> SftConfig {
     config
 }
 
-fn train(model: Qwen2, rows: Vec<Sequence>, config: SftConfig) -> (Vec<LogRow>, Qwen2) {
-    let mut trainer = SftTrainer::new(model, rows, config).unwrap();
+fn train(model: Qwen2, rows: Vec<Sequence>, config: TrainingConfig) -> (Vec<LogRow>, Qwen2) {
+    train_with(SftConfig::default(), model, rows, config)
+}
+
+fn train_with(method: SftConfig, model: Qwen2, rows: Vec<Sequence>, config: TrainingConfig) -> (Vec<LogRow>, Qwen2) {
+    let mut trainer = Trainer::new(model, Sft::new(rows, method), config).unwrap();
     trainer.train(&mut NoCallback).unwrap();
     (trainer.log_history().to_vec(), trainer.into_model())
 }
@@ -81,13 +87,16 @@ fn sft_follows_the_reference() {
     assert_trajectory(&together, &golden["sft/nll_bs3_ga1"]);
     // One micro-batch of three: the reference's mean over micro-batches is the mean over tokens, as ours always is.
     for (ours, expected) in together.iter().zip(golden["sft/nll_bs3_ga1"].as_array().unwrap()) {
-        assert!((ours.entropy - expected["entropy"].as_f64().unwrap()).abs() <= LATER_STEPS);
-        assert!((ours.mean_token_accuracy - expected["mean_token_accuracy"].as_f64().unwrap()).abs() <= FIRST_STEP);
+        assert!((ours.metric("entropy").unwrap() - expected["entropy"].as_f64().unwrap()).abs() <= LATER_STEPS);
+        assert!(
+            (ours.metric("mean_token_accuracy").unwrap() - expected["mean_token_accuracy"].as_f64().unwrap()).abs()
+                <= FIRST_STEP
+        );
     }
 
-    let mut config = settings();
-    config.loss_type = LossType::Dft;
-    let (dft, _) = train(load(), data, config);
+    let mut method = SftConfig::default();
+    method.loss_type = LossType::Dft;
+    let (dft, _) = train_with(method, load(), data, settings());
     assert_trajectory(&dft, &golden["sft/dft_bs1_ga3"]);
 }
 
@@ -129,11 +138,15 @@ fn toy_rows() -> Vec<Sequence> {
     (0..8u32).map(|row| Sequence::new((0..3 + row).map(|i| (row * 7 + i * 5) % 64).collect())).collect()
 }
 
-fn toy_config() -> SftConfig {
+fn toy_config() -> TrainingConfig {
     let mut config = settings();
     config.per_device_train_batch_size = 8;
     config.gradient_accumulation_steps = 1;
     config
+}
+
+fn sft(rows: Vec<Sequence>) -> Sft {
+    Sft::new(rows, SftConfig::default())
 }
 
 fn toy_model() -> Qwen2 {
@@ -165,8 +178,8 @@ fn micro_batches_do_not_change_a_step() {
     let (cut_rows, cut) = train(toy_model(), toy_rows(), config);
     for (a, b) in whole_rows.iter().zip(&cut_rows) {
         assert!((a.loss - b.loss).abs() <= FIRST_STEP && (a.grad_norm - b.grad_norm).abs() <= 1e-4);
-        assert!((a.entropy - b.entropy).abs() <= FIRST_STEP);
-        assert_eq!(a.mean_token_accuracy, b.mean_token_accuracy);
+        assert!((a.metrics["entropy"] - b.metrics["entropy"]).abs() <= FIRST_STEP);
+        assert_eq!(a.metrics["mean_token_accuracy"], b.metrics["mean_token_accuracy"]);
     }
     assert_same_weights(&weights(&whole), &weights(&cut));
 }
@@ -211,18 +224,18 @@ fn an_untied_head_learns() {
 fn a_loss_that_is_not_finite_stops_before_the_update() {
     let mut config = toy_config();
     config.learning_rate = 1e10;
-    let mut trainer = SftTrainer::new(toy_model(), toy_rows(), config).unwrap();
+    let mut trainer = Trainer::new(toy_model(), sft(toy_rows()), config).unwrap();
     let error = trainer.train(&mut NoCallback).unwrap_err();
-    let TrainError::NotFinite { step, sequences, .. } = &error else { panic!("{error}") };
-    assert!(*step > 1 && sequences.len() == 8, "{error}");
+    let TrainError::NotFinite { step, rows, .. } = &error else { panic!("{error}") };
+    assert!(*step > 1 && rows.len() == 8, "{error}");
     assert!(error.hint().unwrap().contains("--learning-rate"));
 }
 
 #[test]
 fn data_without_a_trained_token_is_refused() {
     let blind = Sequence { input_ids: vec![1, 2, 3], labels: vec![-100; 3] };
-    let error = SftTrainer::new(toy_model(), vec![blind], toy_config()).unwrap_err();
-    assert_eq!(error.to_string(), "the dataset holds no sequence with a token to learn");
-    let error = SftTrainer::new(toy_model(), vec![Sequence::new(vec![1, 64])], toy_config()).unwrap_err();
-    assert_eq!(error.to_string(), "sequence 0 holds token id 64, but the model's vocabulary has 64");
+    let refused = |rows| Trainer::new(toy_model(), sft(rows), toy_config()).map(drop).unwrap_err().to_string();
+    assert_eq!(refused(vec![blind]), "the dataset holds no sequence with a token to learn");
+    let outside = vec![Sequence::new(vec![1, 64])];
+    assert_eq!(refused(outside), "sequence 0 holds token id 64, but the model's vocabulary has 64");
 }

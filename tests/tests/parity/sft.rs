@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use reheat_data::Sequence;
 use reheat_model::Qwen2;
 use reheat_tests::{assert_close, fixture, floats, golden, ids};
-use reheat_train::{LogRow, NoCallback, SftConfig, SftTrainer};
+use reheat_train::{LogRow, NoCallback, Sft, SftConfig, Trainer, TrainingConfig};
 use serde_json::{Map, Value, json};
 
 /// The first step is one forward and backward pass in f32; relative where a number is above 1.
@@ -58,7 +58,8 @@ fn check(name: &str) {
 
     let model = fixture(golden["model"].as_str().expect("a name"));
     let model = Qwen2::load(&model, &Device::flex()).expect("the fixture is complete");
-    let mut trainer = SftTrainer::new(model, sequences, config).expect("the rows can be trained");
+    let mut trainer =
+        Trainer::new(model, Sft::new(sequences, SftConfig::default()), config).expect("the rows can be trained");
     trainer.train(&mut NoCallback).expect("nothing stops the run");
 
     let names: Vec<_> = golden["metrics"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
@@ -87,7 +88,7 @@ fn assert_metric(name: &str, row: &LogRow, metric: &str, expected: f64) {
 }
 
 /// Our settings with TRL's put over them: the names are the same.
-fn config(seed: &Value, settings: &Map<String, Value>) -> SftConfig {
+fn config(seed: &Value, settings: &Map<String, Value>) -> TrainingConfig {
     let mut merged = json!({
         "seed": seed, "gradient_checkpointing": false, "train_sampling_strategy": "sequential", "logging_steps": 1,
         "save_strategy": "no",

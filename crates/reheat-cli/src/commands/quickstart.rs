@@ -10,7 +10,7 @@ use reheat_data::{PrepareOptions, prepare_sft};
 use reheat_generate::{Flow, GenerateConfig};
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{RunDir, SaveStrategy, SftConfig, SftTrainer};
+use reheat_train::{JsonLines, RunDir, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig};
 use serde_json::json;
 
 use super::{
@@ -141,7 +141,7 @@ fn train(
     let options = PrepareOptions { assistant_only_loss: true, ..PrepareOptions::default() };
     let files = [dataset.to_owned()];
     let prepared = prepare_sft(&files, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
-    let mut config = SftConfig::default();
+    let mut config = TrainingConfig::default();
     config.learning_rate = 3e-4;
     config.num_train_epochs = 6.0;
     config.per_device_train_batch_size = 16;
@@ -150,8 +150,10 @@ fn train(
     config.save_strategy = SaveStrategy::No;
     config.seed = args.seed;
     let files = companions.save(&args.output_dir)?;
-    let mut trainer =
-        SftTrainer::new(model, prepared.sequences, config)?.with_run_dir(RunDir::create(&args.output_dir, files)?);
+    let method = Sft::new(prepared.sequences, SftConfig::default());
+    let mut trainer = Trainer::new(model, method, config)?
+        .with_run_dir(RunDir::create(&args.output_dir, files)?)
+        .with_logger(JsonLines::create(&args.output_dir.join("metrics.jsonl"))?);
     let summary = trainer.train(shown);
     shown.finish();
     if summary?.interrupted {

@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 
 use reheat_chat::ChatTemplate;
 use reheat_data::{OnBadRow, PrepareOptions, Prepared, prepare_sft};
-use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{LogRow, RunDir, SftConfig, SftTrainer, TrainSummary};
+use reheat_train::{JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -42,7 +41,7 @@ pub(crate) struct SftArgs {
     dry_run: bool,
 
     #[command(flatten)]
-    flags: Flags<Sft>,
+    flags: Flags<SftSettings>,
 
     #[command(flatten)]
     format: Format,
@@ -128,16 +127,21 @@ impl DataSettings {
 
 /// The settings of `reheat sft`.
 #[derive(Debug)]
-pub(crate) struct Sft;
+pub(crate) struct SftSettings;
 
 static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
 static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DataSettings>("Data"));
-static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Training"));
+static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
+static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
 static ALL: LazyLock<Table> = LazyLock::new(|| {
-    Table::default().with::<RunSettings>("Run").with::<DataSettings>("Data").with::<SftConfig>("Training")
+    Table::default()
+        .with::<RunSettings>("Run")
+        .with::<DataSettings>("Data")
+        .with::<SftConfig>("Loss")
+        .with::<TrainingConfig>("Training")
 });
 
-impl HasTable for Sft {
+impl HasTable for SftSettings {
     fn table() -> &'static Table {
         &ALL
     }
@@ -150,7 +154,8 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     }
     let settings: RunSettings = resolved.extract(&RUN)?;
     let data: DataSettings = resolved.extract(&DATA)?;
-    let config: SftConfig = resolved.extract(&TRAINING)?;
+    let method: SftConfig = resolved.extract(&METHOD)?;
+    let config: TrainingConfig = resolved.extract(&TRAINING)?;
     let (model_dir, output_dir) = check(&settings, &config)?;
 
     let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
@@ -173,7 +178,8 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
-    let summary = train(model, prepared, config, &output_dir, Companions { tokenizer, template }, &resolved)?;
+    let trainer = Trainer::new(model, Sft::new(prepared.sequences, method), config)?;
+    let summary = train(trainer, &output_dir, Companions { tokenizer, template }, &resolved)?;
     if args.format.json {
         output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
     } else {
@@ -189,7 +195,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
 }
 
 /// Everything that can be known to be wrong before files are read.
-fn check(settings: &RunSettings, config: &SftConfig) -> Result<(PathBuf, PathBuf), Fault> {
+fn check(settings: &RunSettings, config: &TrainingConfig) -> Result<(PathBuf, PathBuf), Fault> {
     let mut faults = config.faults();
     if settings.model_name_or_path.is_none() {
         faults.push("--model is missing".into());
@@ -258,7 +264,7 @@ fn prepare(
     Ok(prepared?)
 }
 
-fn facts(prepared: &Prepared, config: &SftConfig, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
+fn facts(prepared: &Prepared, config: &TrainingConfig, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
     let report = &prepared.report;
     let formats =
         report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
@@ -327,19 +333,17 @@ impl Companions {
 }
 
 fn train(
-    model: Qwen2,
-    prepared: Prepared,
-    config: SftConfig,
+    trainer: Trainer<Sft>,
     output_dir: &Path,
     companions: Companions,
     resolved: &Resolved,
 ) -> anyhow::Result<TrainSummary> {
-    let trainer = SftTrainer::new(model, prepared.sequences, config)?;
     std::fs::create_dir_all(output_dir)
         .map_err(|error| Fault::failed(format!("cannot make `{}`", output_dir.display())).because(error))?;
     write_yaml(resolved, &output_dir.join("config.yaml"))?;
     let files = companions.save(output_dir)?;
-    let mut trainer = trainer.with_run_dir(RunDir::create(output_dir, files)?);
+    let metrics = JsonLines::create(&output_dir.join("metrics.jsonl"))?;
+    let mut trainer = trainer.with_run_dir(RunDir::create(output_dir, files)?).with_logger(metrics);
     let mut shown = TrainingProgress::new(Interrupt::install()?);
     let summary = trainer.train(&mut shown);
     shown.finish();

@@ -10,9 +10,9 @@
 
 mod config;
 mod loss;
-mod trainer;
+mod method;
 
 pub use self::{
-    config::{LossType, SaveStrategy, SftConfig},
-    trainer::SftTrainer,
+    config::{LossType, SftConfig},
+    method::Sft,
 };

@@ -1,0 +1,81 @@
+//! Supervised fine-tuning on the shared loop.
+
+use burn::tensor::Tensor;
+use reheat_data::{Batch, Sequence};
+use reheat_kernels::TokenLogprobs;
+use reheat_model::Qwen2Config;
+
+use super::{SftConfig, loss};
+use crate::{Measures, Method, Objective, StepContext, TrainError};
+
+/// Supervised fine-tuning on tokenised sequences.
+#[derive(Debug)]
+pub struct Sft {
+    sequences: Vec<Sequence>,
+    config: SftConfig,
+}
+
+impl Sft {
+    /// Sequences without a trained token are part of the order but weigh nothing.
+    pub fn new(sequences: Vec<Sequence>, config: SftConfig) -> Self {
+        Self { sequences, config }
+    }
+}
+
+impl Method for Sft {
+    type Batch = Batch;
+
+    fn num_rows(&self) -> usize {
+        self.sequences.len()
+    }
+
+    fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {
+        if self.sequences.iter().all(|sequence| sequence.num_items() == 0) {
+            return Err(TrainError::EmptyDataset);
+        }
+        let vocab_size = model.vocab_size;
+        for (index, sequence) in self.sequences.iter().enumerate() {
+            if let Some(&id) = sequence.input_ids.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
+            }
+        }
+        Ok(())
+    }
+
+    fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<Batch>, TrainError> {
+        let batch = |chunk: &[usize]| Batch::from_sequences(chunk.iter().map(|index| &self.sequences[*index]));
+        Ok(indices.chunks(context.micro_batch_size).map(batch).collect())
+    }
+
+    fn sequences<'a>(&self, batch: &'a Batch) -> &'a Batch {
+        batch
+    }
+
+    fn num_items(&self, batch: &Batch) -> u64 {
+        batch.num_items() as u64
+    }
+
+    fn objective<'a>(&'a self, _batch: &'a Batch, num_items_in_batch: u64) -> Objective<'a> {
+        let loss_type = self.config.loss_type;
+        Objective::PerToken(Box::new(move |_positions, logprobs| {
+            loss::gradient(loss_type, logprobs, num_items_in_batch)
+        }))
+    }
+
+    fn measure(&self, batch: &Batch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures {
+        let sums = [
+            loss::token_losses(self.config.loss_type, tokens.logprobs.clone()).sum(),
+            tokens.entropy.clone().sum(),
+            tokens.is_top1.clone().sum(),
+        ];
+        // Read back from the device once.
+        let sums = Tensor::cat(sums.to_vec(), 0).into_data().try_to_vec::<f32>().expect("sums are f32");
+        let [loss, entropy, hits] = [sums[0], sums[1], sums[2]].map(f64::from);
+        let num_items = batch.num_items() as f64;
+        Measures::new(loss / num_items_in_batch.max(1) as f64).with("entropy", entropy, num_items).with(
+            "mean_token_accuracy",
+            hits,
+            num_items,
+        )
+    }
+}

@@ -1,0 +1,278 @@
+//! The loop: draw a step's rows, forward and backward per micro-batch, clip, update, log, save.
+
+use std::time::Instant;
+
+use reheat_data::epoch_order;
+use reheat_model::{Qwen2, SaveOptions};
+
+use crate::progress::{Progress, Window};
+use crate::{
+    AdamW, AdamWConfig, Callback, Checkpointing, Control, Gradients, LogRow, Logger, LrSchedule, Measures, Method,
+    ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart, TrainSummary, TrainerState, TrainingConfig,
+};
+
+/// Training of one model with one method.
+#[expect(missing_debug_implementations, reason = "methods and loggers may have nothing to show")]
+pub struct Trainer<M> {
+    /// Absent only inside a step, while the optimizer owns it.
+    model: Option<Qwen2>,
+    method: M,
+    config: TrainingConfig,
+    schedule: LrSchedule,
+    optimizer: AdamW,
+    run_dir: Option<RunDir>,
+    loggers: Vec<Box<dyn Logger>>,
+    progress: Progress,
+    /// The epoch that is under way and the order of its rows.
+    order: (u64, Vec<usize>),
+}
+
+/// What one optimizer step came to.
+struct StepOutcome {
+    measures: Measures,
+    grad_norm: f64,
+    learning_rate: f64,
+    num_tokens: u64,
+}
+
+/// Added to the norm when the gradient is scaled down (`torch.nn.utils.clip_grad_norm_`).
+const CLIP_EPSILON: f64 = 1e-6;
+
+impl<M: Method> Trainer<M> {
+    /// Checks settings and rows; nothing is computed yet.
+    ///
+    /// # Errors
+    /// If a setting is out of range (all faults in one error), or the rows do not suit the model.
+    pub fn new(model: Qwen2, method: M, config: TrainingConfig) -> Result<Self, TrainError> {
+        let faults = config.faults();
+        if !faults.is_empty() {
+            return Err(TrainError::Config(faults));
+        }
+        method.check(model.config())?;
+        let total_steps = config.total_steps(method.num_rows());
+        let schedule = LrSchedule {
+            kind: config.lr_scheduler_type,
+            learning_rate: config.learning_rate,
+            warmup_steps: config.resolved_warmup_steps(total_steps),
+            total_steps,
+        };
+        let optimizer = AdamW::new(AdamWConfig {
+            beta1: config.adam_beta1,
+            beta2: config.adam_beta2,
+            epsilon: config.adam_epsilon,
+            weight_decay: config.weight_decay,
+        });
+        let order = (0, epoch_order(method.num_rows(), config.seed, 0, config.train_sampling_strategy));
+        Ok(Self {
+            model: Some(model),
+            method,
+            config,
+            schedule,
+            optimizer,
+            run_dir: None,
+            loggers: Vec::new(),
+            progress: Progress::default(),
+            order,
+        })
+    }
+
+    /// Writes checkpoints and the final model into a directory.
+    pub fn with_run_dir(mut self, run_dir: RunDir) -> Self {
+        self.run_dir = Some(run_dir);
+        self
+    }
+
+    /// Stores logged rows also there.
+    pub fn with_logger(mut self, logger: impl Logger + 'static) -> Self {
+        self.loggers.push(Box::new(logger));
+        self
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TrainingConfig {
+        &self.config
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Qwen2 {
+        self.model.as_ref().expect("the model is absent only inside a step")
+    }
+
+    /// The model, when training is done.
+    pub fn into_model(self) -> Qwen2 {
+        self.model.expect("the model is absent only inside a step")
+    }
+
+    /// Every row logged so far.
+    pub fn log_history(&self) -> &[LogRow] {
+        &self.progress.log_history
+    }
+
+    /// Trains to the end, or until the callback stops it; then a checkpoint is saved and the summary says so.
+    ///
+    /// # Errors
+    /// If the loss or the gradient stops being finite, before the update that would spoil the weights; or a file of the
+    /// run cannot be written. What was saved before stays.
+    pub fn train(&mut self, callback: &mut dyn Callback) -> Result<TrainSummary, TrainError> {
+        let started = Instant::now();
+        let (first_step, first_rows) = (self.progress.step, self.progress.num_rows);
+        let total_steps = self.schedule.total_steps;
+        callback.on_start(&TrainStart::new(total_steps, first_step, self.method.num_rows()));
+
+        let mut logged = Instant::now();
+        let mut interrupted = false;
+        while self.progress.step < total_steps && !interrupted {
+            let step_started = Instant::now();
+            let indices = self.draw();
+            let outcome = self.step(&indices)?;
+            let window = Window::of_step(outcome.measures.clone(), outcome.num_tokens);
+            self.progress.window.add(&window);
+            interrupted = callback.on_step(&self.row(&outcome, &window, step_started)) == Control::Stop;
+
+            // A stopped run logs its unfinished window when it is taken up again, at the step where it ends.
+            let step = self.progress.step;
+            if step == total_steps || step.is_multiple_of(self.config.logging_steps) {
+                self.log(&outcome, logged, callback)?;
+                logged = Instant::now();
+            }
+            if interrupted || self.saves_now() {
+                self.save_checkpoint(callback)?;
+            }
+        }
+        if !interrupted && let Some(run_dir) = &self.run_dir {
+            run_dir.save_final(self.model(), &self.state(), &self.save_options())?;
+        }
+        let train_runtime = started.elapsed().as_secs_f64();
+        let progress = &self.progress;
+        Ok(TrainSummary {
+            global_step: progress.step,
+            train_loss: progress.loss / progress.step.max(1) as f64,
+            train_runtime,
+            train_samples_per_second: (progress.num_rows - first_rows) as f64 / train_runtime,
+            train_steps_per_second: (progress.step - first_step) as f64 / train_runtime,
+            num_tokens: progress.num_tokens,
+            interrupted,
+        })
+    }
+
+    /// The rows of the next step: they follow from the seed and the number of steps taken.
+    fn draw(&mut self) -> Vec<usize> {
+        let num_rows = self.method.num_rows();
+        let steps_per_epoch = self.config.steps_per_epoch(num_rows);
+        let (epoch, position) = (self.progress.step / steps_per_epoch, self.progress.step % steps_per_epoch);
+        if self.order.0 != epoch {
+            let order = epoch_order(num_rows, self.config.seed, epoch, self.config.train_sampling_strategy);
+            self.order = (epoch, order);
+        }
+        let per_step = self.config.rows_per_step();
+        self.order.1.iter().skip(position as usize * per_step).take(per_step).copied().collect()
+    }
+
+    /// One optimizer step over the rows at `indices`.
+    fn step(&mut self, indices: &[usize]) -> Result<StepOutcome, TrainError> {
+        let model = self.model.as_ref().expect("the model is absent only inside a step");
+        let (config, progress) = (&self.config, &mut self.progress);
+        let context = StepContext::new(model, config.per_device_train_batch_size, progress.step, config.seed);
+        let batches = self.method.batches(indices, &context)?;
+        let num_items_in_batch = batches.iter().map(|batch| self.method.num_items(batch)).sum();
+
+        let checkpointing = if config.gradient_checkpointing { Checkpointing::Recompute } else { Checkpointing::Keep };
+        let pass = ModelPass::new(model, checkpointing);
+        let mut gradients = Gradients::default();
+        let mut measures = Measures::default();
+        for batch in &batches {
+            let objective = self.method.objective(batch, num_items_in_batch);
+            let tokens = pass.forward_backward(self.method.sequences(batch), &objective, &mut gradients);
+            measures.add(&self.method.measure(batch, &tokens, num_items_in_batch));
+        }
+
+        let grad_norm = gradients.norm();
+        let scale = clip_scale(grad_norm, config.max_grad_norm);
+        let learning_rate = self.schedule.at(progress.step);
+        let fault =
+            [("loss", measures.loss), ("grad_norm", grad_norm)].into_iter().find(|(_, value)| !value.is_finite());
+        if let Some((what, value)) = fault {
+            return Err(TrainError::NotFinite { what, value, step: progress.step + 1, rows: indices.to_vec() });
+        }
+        let model = self.model.take().expect("present, as it was above");
+        self.model = Some(self.optimizer.step(model, gradients, learning_rate, scale));
+
+        let num_tokens = batches.iter().map(|batch| self.method.sequences(batch).num_tokens() as u64).sum();
+        progress.step += 1;
+        progress.num_tokens += num_tokens;
+        progress.num_rows += indices.len() as u64;
+        progress.micro_steps += indices.len().div_ceil(config.per_device_train_batch_size) as u64;
+        progress.loss += measures.loss;
+        Ok(StepOutcome { measures, grad_norm, learning_rate, num_tokens })
+    }
+
+    /// What the steps of a window come to; `outcome` is of the last of them.
+    fn row(&self, outcome: &StepOutcome, window: &Window, since: Instant) -> LogRow {
+        LogRow {
+            step: self.progress.step,
+            loss: window.measures.loss / window.steps as f64,
+            grad_norm: outcome.grad_norm,
+            learning_rate: outcome.learning_rate,
+            metrics: window.measures.metrics(),
+            num_tokens: self.progress.num_tokens,
+            epoch: self.epoch(),
+            tokens_per_second: window.num_tokens as f64 / since.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn log(&mut self, outcome: &StepOutcome, since: Instant, callback: &mut dyn Callback) -> Result<(), TrainError> {
+        let window = std::mem::take(&mut self.progress.window);
+        let row = self.row(outcome, &window, since);
+        for logger in &mut self.loggers {
+            logger.log(&row)?;
+        }
+        callback.on_log(&row)?;
+        self.progress.log_history.push(row);
+        Ok(())
+    }
+
+    /// Counted in micro-batches, of which the last of an epoch may be smaller, as transformers does.
+    fn epoch(&self) -> f64 {
+        let micro_steps_per_epoch = self.method.num_rows().div_ceil(self.config.per_device_train_batch_size);
+        self.progress.micro_steps as f64 / micro_steps_per_epoch as f64
+    }
+
+    fn saves_now(&self) -> bool {
+        match self.config.save_strategy {
+            SaveStrategy::No => false,
+            SaveStrategy::Steps => self.progress.step.is_multiple_of(self.config.save_steps),
+            SaveStrategy::Epoch => {
+                self.progress.step.is_multiple_of(self.config.steps_per_epoch(self.method.num_rows()))
+            }
+        }
+    }
+
+    fn save_checkpoint(&self, callback: &mut dyn Callback) -> Result<(), TrainError> {
+        let Some(run_dir) = &self.run_dir else { return Ok(()) };
+        let (state, options) = (self.state(), self.save_options());
+        let dir = run_dir.save_checkpoint(self.model(), &state, &options, self.config.save_total_limit)?;
+        callback.on_save(&dir);
+        Ok(())
+    }
+
+    fn save_options(&self) -> SaveOptions {
+        SaveOptions { dtype: self.config.save_dtype, ..SaveOptions::default() }
+    }
+
+    fn state(&self) -> TrainerState {
+        TrainerState {
+            global_step: self.progress.step,
+            max_steps: self.schedule.total_steps,
+            epoch: self.epoch(),
+            num_train_epochs: self.config.num_train_epochs,
+            logging_steps: self.config.logging_steps,
+            train_batch_size: self.config.per_device_train_batch_size,
+            log_history: self.progress.log_history.clone(),
+        }
+    }
+}
+
+/// The factor that brings a gradient of this norm down to `max_norm`; 0 means no limit.
+fn clip_scale(grad_norm: f64, max_norm: f64) -> f64 {
+    if max_norm > 0.0 { (max_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 }
+}

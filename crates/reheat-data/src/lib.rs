@@ -1,7 +1,7 @@
 //! Files of conversations to tokenised batches in host memory.
 //!
-//! A row travels `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`Batch`]. Nothing here knows tensors or devices,
-//! and nothing is lost without a count: see [`Report`].
+//! A row travels `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`pack()`] -> [`Batch`]. Nothing here knows tensors
+//! or devices, and nothing is lost without a count: see [`Report`].
 
 mod row; // one row, and where it stands
 mod read; // files to rows
@@ -9,6 +9,7 @@ mod format; // rows to examples
 mod tokenize; // examples to ids and labels
 mod prepare; // files to sequences, with a report
 mod batch; // sequences laid end to end
+mod pack; // documents to full rows
 mod order; // the order of an epoch
 mod error;
 
@@ -17,6 +18,7 @@ pub use self::{
     error::{DataError, RowProblem},
     format::{Context, Detection, Example, Format, Message, Turns, detect},
     order::{TrainSamplingStrategy, epoch_order},
+    pack::{PackOptions, PackReport, PackingStrategy, pack},
     prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
     row::{Row, RowId},
 };

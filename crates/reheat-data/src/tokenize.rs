@@ -33,7 +33,7 @@ impl SftTokenizer<'_> {
             }
             Example::Messages { messages, trained, context } => self.conversation(messages, trained, context),
             Example::PromptCompletion { prompt, completion, context } => self.completion(prompt, completion, context),
-            Example::Tokens { input_ids, labels: Some(labels) } => Ok(Sequence { input_ids, labels }),
+            Example::Tokens { input_ids, labels: Some(labels) } => Ok(Sequence::with_labels(input_ids, labels)),
             Example::Tokens { input_ids, labels: None } => Ok(Sequence::new(input_ids)),
             other => Err(RowProblem::WrongType {
                 field: "row".into(),
@@ -80,7 +80,7 @@ impl SftTokenizer<'_> {
                 }
             }
         }
-        Ok(Sequence { input_ids: encoding.ids, labels })
+        Ok(Sequence::with_labels(encoding.ids, labels))
     }
 
     fn completion(&self, prompt: Turns, completion: Turns, context: Context) -> Result<Sequence, RowProblem> {

@@ -104,10 +104,10 @@ fn sft_follows_the_reference() {
 fn completion_only_follows_the_reference() {
     let Some((folder, golden)) = golden() else { return };
     let case = &golden["sft/completion_only"];
-    let sequence = Sequence {
-        input_ids: serde_json::from_value(case["input_ids"].clone()).unwrap(),
-        labels: serde_json::from_value(case["labels"].clone()).unwrap(),
-    };
+    let sequence = Sequence::with_labels(
+        serde_json::from_value(case["input_ids"].clone()).unwrap(),
+        serde_json::from_value(case["labels"].clone()).unwrap(),
+    );
     let mut config = settings();
     config.gradient_accumulation_steps = 1;
     let model = Qwen2::load(&folder.join("tiny_qwen2"), &Device::flex()).unwrap();
@@ -233,7 +233,7 @@ fn a_loss_that_is_not_finite_stops_before_the_update() {
 
 #[test]
 fn data_without_a_trained_token_is_refused() {
-    let blind = Sequence { input_ids: vec![1, 2, 3], labels: vec![-100; 3] };
+    let blind = Sequence::with_labels(vec![1, 2, 3], vec![-100; 3]);
     let refused = |rows| Trainer::new(toy_model(), sft(rows), toy_config()).map(drop).unwrap_err().to_string();
     assert_eq!(refused(vec![blind]), "the dataset holds no sequence with a token to learn");
     let outside = vec![Sequence::new(vec![1, 64])];

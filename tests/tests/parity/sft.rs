@@ -101,5 +101,5 @@ fn config(seed: &Value, settings: &Map<String, Value>) -> TrainingConfig {
 
 fn sequences(rows: &Value) -> Vec<Sequence> {
     let rows = rows.as_array().expect("a list of rows");
-    rows.iter().map(|row| Sequence { input_ids: ids(&row["input_ids"]), labels: ids(&row["labels"]) }).collect()
+    rows.iter().map(|row| Sequence::with_labels(ids(&row["input_ids"]), ids(&row["labels"]))).collect()
 }

@@ -118,38 +118,6 @@ impl Conversation {
         Ok(Self { messages, tools, documents, template_kwargs })
     }
 
-    /// Reads a file's text: one conversation as JSON, or one on each line.
-    ///
-    /// # Errors
-    /// If a part isn't JSON or has another shape than a conversation; the error names the line.
-    pub fn read_all(text: &str) -> Result<Vec<Self>, ChatError> {
-        match serde_json::from_str::<Value>(text) {
-            Ok(Value::Array(items)) if is_list_of_conversations(&items) => {
-                items.into_iter().map(Self::from_json).collect()
-            }
-            Ok(value) => Ok(vec![Self::from_json(value)?]),
-            Err(whole) => {
-                let lines: Vec<(usize, &str)> =
-                    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).collect();
-                if lines.len() < 2 {
-                    return Err(ChatError::Json { place: "the file".to_owned(), source: whole });
-                }
-                lines.into_iter().map(|(index, line)| Self::read_line(index + 1, line)).collect()
-            }
-        }
-    }
-
-    fn read_line(number: usize, line: &str) -> Result<Self, ChatError> {
-        let value =
-            serde_json::from_str(line).map_err(|source| ChatError::Json { place: format!("line {number}"), source })?;
-        Self::from_json(value).map_err(|error| match error {
-            ChatError::Shape { place, message, share_gpt } => {
-                ChatError::Shape { place: format!("line {number}: {place}"), message, share_gpt }
-            }
-            other => other,
-        })
-    }
-
     /// Every string that comes from the conversation rather than from the template.
     pub(crate) fn visit_strings(&self, visit: &mut dyn FnMut(&str)) {
         let values = self.messages.iter().flat_map(|message| message.fields.values());
@@ -169,11 +137,6 @@ fn visit_value(value: &Value, visit: &mut dyn FnMut(&str)) {
     }
 }
 
-/// A file may be a list of messages, or a list of conversations.
-fn is_list_of_conversations(items: &[Value]) -> bool {
-    items.first().is_some_and(|first| first.is_array() || first.get("messages").is_some())
-}
-
 fn read_messages(place: &str, values: Vec<Value>) -> Result<Vec<Message>, ChatError> {
     let messages = values.into_iter().enumerate().map(|(index, value)| match value {
         Value::Object(fields) => Ok(Message { fields }),
@@ -190,11 +153,11 @@ fn read_list(key: &str, value: Option<Value>) -> Result<Option<Vec<Value>>, Chat
     }
 }
 
-fn shape(place: &str, message: String) -> ChatError {
+pub(crate) fn shape(place: &str, message: String) -> ChatError {
     ChatError::Shape { place: place.to_owned(), message, share_gpt: false }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -111,6 +111,23 @@ pub enum ChatError {
 }
 
 impl ChatError {
+    /// What kind of error it is, in a word that programs may rely on.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "syntax",
+            Self::Refused { .. } => "refused",
+            Self::Render { .. } => "failed",
+            Self::Limit { .. } => "limit",
+            Self::Empty | Self::PromptAndContinue | Self::Continue { .. } | Self::Shape { .. } | Self::Json { .. } => {
+                "conversation"
+            }
+            Self::Unproved { .. } => "unproved",
+            Self::ControlToken { .. } => "control_token",
+            Self::UnknownTemplate { .. } | Self::Read { .. } | Self::Write { .. } | Self::Now { .. } => "input",
+        }
+    }
+
     /// How to mend it, where there is a known way.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

@@ -52,6 +52,7 @@
 //! - `safe` and `escape` give plain strings, and integers beyond 64 bits in a conversation become floats.
 
 mod conversation; // messages and what comes with them
+mod case; // files of conversations to render
 mod template; // a template, and rendering with it
 mod folder; // templates in a model's folder
 mod builtin; // templates for models without one
@@ -65,6 +66,7 @@ mod python; // Python's values for MiniJinja
 mod error;
 
 pub use self::{
+    case::{Case, Cases},
     conversation::{Conversation, Message},
     error::ChatError,
     mask::AssistantSpan,

@@ -101,9 +101,26 @@ impl Rendered {
     /// Byte ranges of the text as ranges of characters (code points), as Python counts.
     #[must_use]
     pub fn in_characters(&self, spans: &[Range<usize>]) -> Vec<Range<usize>> {
-        let count = |end: usize| self.text.char_indices().take_while(|(at, _)| *at < end).count();
-        spans.iter().map(|span| count(span.start)..count(span.end)).collect()
+        in_characters(&self.text, spans)
     }
+}
+
+/// Counts the text once, however many spans there are.
+fn in_characters(text: &str, spans: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut bounds: Vec<usize> = spans.iter().flat_map(|span| [span.start, span.end]).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    let (mut characters, mut from) = (0, 0);
+    let counts: Vec<usize> = bounds
+        .iter()
+        .map(|&bound| {
+            characters += text[from..bound].chars().count();
+            from = bound;
+            characters
+        })
+        .collect();
+    let count = |bound: usize| counts[bounds.partition_point(|other| *other < bound)];
+    spans.iter().map(|span| count(span.start)..count(span.end)).collect()
 }
 
 /// A conversation as it is trained on.
@@ -115,6 +132,14 @@ pub struct Transcript {
     pub assistant_spans: Vec<AssistantSpan>,
     /// As [`Rendered::literal_spans`].
     pub literal_spans: Vec<Range<usize>>,
+}
+
+impl Transcript {
+    /// As [`Rendered::in_characters`].
+    #[must_use]
+    pub fn in_characters(&self, spans: &[Range<usize>]) -> Vec<Range<usize>> {
+        in_characters(&self.text, spans)
+    }
 }
 
 /// The chat template of a model, ready to render.
@@ -321,6 +346,10 @@ impl Call<'_> {
         let output = self.template.engine.run(&variables, now, prepared.input_bytes).map_err(|error| match error {
             ChatError::Render { line, message, .. } => {
                 let share_gpt = conversation.messages.iter().any(crate::Message::is_share_gpt);
+                let message = match conversation.messages.iter().position(|message| message.role().is_none()) {
+                    Some(index) => format!("{}: {message}", without_role(index, &conversation.messages[index])),
+                    None => message,
+                };
                 ChatError::Render { line, message, share_gpt }
             }
             other => other,
@@ -380,6 +409,13 @@ impl Render for Call<'_> {
     fn tokens(&self) -> &TemplateTokens {
         self.tokens
     }
+}
+
+/// What most probably made a template fail.
+fn without_role(index: usize, message: &crate::Message) -> String {
+    let fields: Vec<String> = message.fields.keys().map(|field| format!("`{field}`")).collect();
+    let fields = if fields.is_empty() { "nothing".to_owned() } else { format!("only {}", fields.join(", ")) };
+    format!("messages[{index}] has no field `role`, {fields}")
 }
 
 /// The time that templates see: `REHEAT_NOW`, else the clock.

@@ -6,7 +6,8 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 use reheat_chat::{
-    ChatError, ChatTemplate, ControlTokens, Conversation, Message, Preparation, RenderOptions, TemplateTokens,
+    Case, Cases, ChatError, ChatTemplate, ControlTokens, Conversation, Message, Preparation, RenderOptions,
+    TemplateTokens,
 };
 use serde_json::{Value, json};
 
@@ -204,7 +205,8 @@ fn share_gpt_rows_are_met_with_the_way_to_convert_them() {
     );
     let rows = json!([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo!"}]);
     let error = render(&template, rows, &RenderOptions::default()).unwrap_err();
-    assert!(matches!(error, ChatError::Render { line: 1, .. }), "{error}");
+    let expected = "chat template, line 1: messages[0] has no field `role`, only `from`, `value`: ";
+    assert!(error.to_string().starts_with(expected), "{error}");
     assert!(error.hint().unwrap().contains("--format sharegpt"));
 
     let error = Conversation::from_json(json!({"conversations": [{"from": "human", "value": "Hi"}]})).unwrap_err();
@@ -224,9 +226,10 @@ fn conversations_are_read_in_every_form() {
         json!([turns()]).to_string(),
         json!([{"messages": turns()}]).to_string(),
     ] {
-        assert_eq!(Conversation::read_all(&text).unwrap(), std::slice::from_ref(&one), "{text}");
+        let cases = Cases::read(&text).unwrap().cases;
+        assert_eq!((cases.len(), &cases[0].conversation), (1, &one), "{text}");
     }
-    assert_eq!(Conversation::read_all(&format!("{line}\n\n{line}\n")).unwrap().len(), 2);
+    assert_eq!(Cases::read(&format!("{line}\n\n{line}\n")).unwrap().cases.len(), 2);
 
     let row = json!({"messages": turns(), "tools": "[{\"type\": \"function\"}]", "documents": [], "kwargs": {"a": 1}});
     let read = conversation(row);
@@ -237,9 +240,23 @@ fn conversations_are_read_in_every_form() {
 }
 
 #[test]
+fn a_case_says_how_it_is_rendered() {
+    let case = |value: Value| Case::from_json(value).unwrap();
+    assert_eq!(case(turns()).options.preparation, Preparation::ApplyChatTemplate);
+    let kwargs = json!({"add_generation_prompt": true, "eos_token": "</s>"});
+    let with_kwargs = case(json!({"messages": turns(), "kwargs": kwargs, "template": "zephyr"}));
+    assert!(with_kwargs.options.add_generation_prompt && !with_kwargs.options.continue_final_message);
+    assert_eq!(with_kwargs.options.preparation, Preparation::AsGiven);
+    assert_eq!(with_kwargs.template.as_deref(), Some("zephyr"));
+    // Options are no variables of the template's.
+    assert_eq!(json!(with_kwargs.conversation.template_kwargs), json!({"eos_token": "</s>"}));
+    assert!(case(json!({"messages": turns(), "continue_final_message": true})).options.continue_final_message);
+}
+
+#[test]
 fn wrong_conversations_name_the_place() {
     let check = |text: &str, expected: &str| {
-        assert_eq!(Conversation::read_all(text).unwrap_err().to_string(), expected, "{text}");
+        assert_eq!(Cases::read(text).unwrap_err().to_string(), expected, "{text}");
     };
     check("5", "conversation: expected messages, found a number");
     check("{", "the file: not valid JSON");
@@ -247,6 +264,10 @@ fn wrong_conversations_name_the_place() {
     check("{\"messages\": [5]}", "messages[0]: expected an object, found a number");
     check("{\"messages\": [], \"tools\": 5}", "tools: expected a list, found a number");
     check("{\"messages\": [], \"kwargs\": []}", "kwargs: expected an object, found a list");
+    check(
+        "{\"messages\": [], \"add_generation_prompt\": 1}",
+        "add_generation_prompt: expected true or false, found a number",
+    );
     check("{\"messages\": []}\n{\"messages\": null}", "line 2: messages: expected a list, found null");
     check("{\"messages\": []}\n\n{", "line 3: not valid JSON");
 }

@@ -4,6 +4,7 @@ mod source; // --model
 mod tokenize;
 mod generate;
 mod chat;
+mod template;
 mod sft;
 mod quickstart;
 
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Tokenize(tokenize::TokenizeArgs),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
+    #[command(subcommand)]
+    Template(template::TemplateCommand),
     Sft(Box<sft::SftArgs>),
 }
 
@@ -26,6 +29,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Template(command) => template::run(command),
         Command::Sft(args) => sft::run(&args),
     }
 }

@@ -11,6 +11,7 @@ mod device;
 mod demo; // the bundled model and dataset
 mod interrupt; // Ctrl-C
 mod output; // stdout
+mod painted; // text with what is trained in colour
 mod plot; // curves and bars, in the terminal and as SVG
 mod progress;
 

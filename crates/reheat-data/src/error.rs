@@ -359,7 +359,7 @@ impl RowProblem {
             Self::MissingField { .. } => "rename columns with --rename old=new; --on-bad-row skip leaves such rows out",
             Self::ShareGptMessage { .. } | Self::UnknownRole { .. } => "convert ShareGPT rows with --format sharegpt",
             Self::Overlong { .. } => "--overlong truncate cuts such rows, --overlong drop leaves them out",
-            Self::Render(_) => return None,
+            Self::Render(error) => return error.hint().map(str::to_owned),
             _ => "--on-bad-row skip leaves such rows out, counts them and writes them to a file",
         };
         Some(hint.to_owned())

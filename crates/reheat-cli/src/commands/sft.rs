@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::source::{ModelArg, template_tokens};
+use super::source::ModelArg;
 use crate::{
     device::{ChosenDevice, DeviceChoice},
     fault::Fault,
@@ -160,7 +160,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
 
     let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
     let mut tokenizer = source.tokenizer()?;
-    let template = choose_template(&settings, &source.template(&tokenizer)?, &tokenizer)?;
+    let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
     let prepared = prepare(&settings.dataset_name, &tokenizer, template.as_ref(), &data)?;
     let device = settings.device.resolve()?;
@@ -211,23 +211,6 @@ fn check(settings: &RunSettings, config: &TrainingConfig) -> Result<(PathBuf, Pa
         (_, [fault]) => Err(Fault::input(fault.clone())),
         (_, faults) => Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  ")))),
     }
-}
-
-/// `--chat-template`, else the model's, else ChatML where the tokenizer has its tokens.
-fn choose_template(
-    settings: &RunSettings,
-    own: &Option<ChatTemplate>,
-    tokenizer: &Tokenizer,
-) -> anyhow::Result<Option<ChatTemplate>> {
-    let tokens = template_tokens(tokenizer);
-    if let Some(path) = &settings.chat_template_path {
-        return Ok(Some(ChatTemplate::from_file(path, &tokens)?));
-    }
-    if own.is_some() {
-        return Ok(own.clone());
-    }
-    let has_chatml = ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.token_to_id(token).is_some());
-    Ok(has_chatml.then(|| ChatTemplate::chatml(&tokens)))
 }
 
 /// Makes the token that ends a turn the end of text, or the tuned model would never stop. Says so when it changed.

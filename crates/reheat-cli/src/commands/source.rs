@@ -85,6 +85,23 @@ impl ModelSource {
     pub(crate) fn template(&self, tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
         Ok(ChatTemplate::from_dir(&self.dir, &template_tokens(tokenizer))?)
     }
+
+    /// The template to train with: that of the file, else the folder's, else ChatML where the tokenizer has its tokens.
+    pub(crate) fn training_template(
+        &self,
+        file: Option<&Path>,
+        tokenizer: &Tokenizer,
+    ) -> anyhow::Result<Option<ChatTemplate>> {
+        let tokens = template_tokens(tokenizer);
+        if let Some(file) = file {
+            return Ok(Some(ChatTemplate::from_file(file, &tokens)?));
+        }
+        if let Some(own) = self.template(tokenizer)? {
+            return Ok(Some(own));
+        }
+        let has_chatml = ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.token_to_id(token).is_some());
+        Ok(has_chatml.then(|| ChatTemplate::chatml(&tokens)))
+    }
 }
 
 /// What a template has to know of the tokenizer.

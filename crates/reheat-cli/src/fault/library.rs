@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, io};
 
+use reheat_chat::ChatError;
+use reheat_data::DataError;
 use reheat_generate::GenerateError;
 use reheat_model::ModelError;
 use reheat_tokenizer::TokenizerError;
@@ -28,6 +30,12 @@ pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
         Facts::new(kind, error.hint())
     } else if let Some(error) = error.downcast_ref::<ModelError>() {
         let kind = if matches!(error, ModelError::Write { .. }) { Kind::Failed } else { Kind::Input };
+        Facts::new(kind, error.hint())
+    } else if let Some(error) = error.downcast_ref::<ChatError>() {
+        let kind = if matches!(error, ChatError::Write { .. }) { Kind::Failed } else { Kind::Input };
+        Facts::new(kind, error.hint())
+    } else if let Some(error) = error.downcast_ref::<DataError>() {
+        let kind = if matches!(error, DataError::Write { .. }) { Kind::Failed } else { Kind::Input };
         Facts::new(kind, error.hint())
     } else if let Some(error) = error.downcast_ref::<GenerateError>() {
         let kind = if matches!(error, GenerateError::NotANumber { .. }) { Kind::Failed } else { Kind::Input };

@@ -24,6 +24,11 @@ pub struct TokenLogprobs {
     pub entropy: Tensor<1>,
     /// 1 where the label is the most likely token (the first of equals), `[tokens]`, f32.
     pub is_top1: Tensor<1>,
+    /// Mean of the logits over the vocabulary, `[tokens]`, f32.
+    pub mean_logit: Tensor<1>,
+    /// `log Σ p²` over the vocabulary, the log-probability that the distribution expects of its own tokens, `[tokens]`,
+    /// f32.
+    pub log_sum_sq_probs: Tensor<1>,
 }
 
 /// Gradients of an objective of the log-probabilities.
@@ -40,7 +45,7 @@ pub struct LogprobGradients {
 /// Gets the positions of the chunk's tokens and their log-probabilities `[chunk]`, gives `[chunk]`.
 pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
 
-/// Log-probability of each label, entropy and top-1 hits.
+/// Log-probability of each label, and what else a row of logits tells.
 ///
 /// # Shapes
 /// - `hidden`: `[tokens, hidden]`, normalised, ready for the head
@@ -149,7 +154,13 @@ impl Scored {
         let device = like.device().inner();
         let zeros = || Tensor::<1>::zeros([self.num_tokens], (&device, burn::tensor::DType::F32));
         if parts.is_empty() {
-            return TokenLogprobs { logprobs: zeros(), entropy: zeros(), is_top1: zeros() };
+            return TokenLogprobs {
+                logprobs: zeros(),
+                entropy: zeros(),
+                is_top1: zeros(),
+                mean_logit: zeros(),
+                log_sum_sq_probs: zeros(),
+            };
         }
         let index = int_tensor(&self.positions, &device);
         let scatter = |pick: fn(&TokenLogprobs) -> Tensor<1>| {
@@ -160,6 +171,8 @@ impl Scored {
             logprobs: scatter(|part| part.logprobs.clone()),
             entropy: scatter(|part| part.entropy.clone()),
             is_top1: scatter(|part| part.is_top1.clone()),
+            mean_logit: scatter(|part| part.mean_logit.clone()),
+            log_sum_sq_probs: scatter(|part| part.log_sum_sq_probs.clone()),
         }
     }
 }
@@ -179,6 +192,7 @@ fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &
     let rows = hidden.clone().select(0, index.clone()); // [chunk, hidden]
     let logits = rows.clone().matmul(head.clone().transpose()).cast(burn::tensor::DType::F32); // [chunk, vocab]
     let labels = int_tensor(scored.labels_of(chunk), &device).unsqueeze_dim::<2>(1); // [chunk, 1]
+    let mean_logit = logits.clone().mean_dim(1).squeeze_dim::<1>(1);
     let log_softmax = activation::log_softmax(logits, 1);
     let one_hot = log_softmax.zeros_like().scatter(
         1,
@@ -190,6 +204,8 @@ fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &
         logprobs: log_softmax.clone().gather(1, labels.clone()).squeeze_dim::<1>(1),
         entropy: (log_softmax.clone().exp() * log_softmax.clone()).sum_dim(1).neg().squeeze_dim::<1>(1),
         is_top1: log_softmax.clone().argmax(1).equal(labels).float().squeeze_dim::<1>(1),
+        mean_logit,
+        log_sum_sq_probs: (log_softmax.clone() * 2.0).exp().sum_dim(1).log().squeeze_dim::<1>(1),
     };
     ReferenceChunk { rows, index, log_softmax, one_hot, stats }
 }

@@ -120,6 +120,8 @@ proptest! {
         assert_close("log-probabilities", stats.logprobs, oracle.0.logprobs);
         assert_close("entropy", stats.entropy, oracle.0.entropy);
         assert_close("top-1 hits", stats.is_top1, oracle.0.is_top1);
+        assert_close("mean logit", stats.mean_logit, oracle.0.mean_logit);
+        assert_close("expected probability", stats.log_sum_sq_probs, oracle.0.log_sum_sq_probs);
         assert_close("gradient of the hidden states", gradients.hidden, oracle.1.hidden);
         assert_close("gradient of the head", gradients.head.unwrap(), oracle.1.head.unwrap());
     }

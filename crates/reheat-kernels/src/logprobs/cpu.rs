@@ -15,6 +15,8 @@ struct Row {
     logprob: f32,
     entropy: f32,
     is_top1: f32,
+    mean_logit: f32,
+    log_sum_sq_probs: f32,
     logsumexp: f32,
 }
 
@@ -68,6 +70,8 @@ struct Stats {
     logprobs: Vec<f32>,
     entropy: Vec<f32>,
     is_top1: Vec<f32>,
+    mean_logit: Vec<f32>,
+    log_sum_sq_probs: Vec<f32>,
 }
 
 impl Stats {
@@ -76,7 +80,13 @@ impl Stats {
             let len = values.len();
             Tensor::from_primitive::<Flex>(tensor_of(values, [len]))
         };
-        TokenLogprobs { logprobs: tensor(self.logprobs), entropy: tensor(self.entropy), is_top1: tensor(self.is_top1) }
+        TokenLogprobs {
+            logprobs: tensor(self.logprobs),
+            entropy: tensor(self.entropy),
+            is_top1: tensor(self.is_top1),
+            mean_logit: tensor(self.mean_logit),
+            log_sum_sq_probs: tensor(self.log_sum_sq_probs),
+        }
     }
 }
 
@@ -106,7 +116,13 @@ impl<'a> Pass<'a> {
             vocab_size,
             rows: Vec::new(),
             logits: Vec::new(),
-            stats: Stats { logprobs: zeros(), entropy: zeros(), is_top1: zeros() },
+            stats: Stats {
+                logprobs: zeros(),
+                entropy: zeros(),
+                is_top1: zeros(),
+                mean_logit: zeros(),
+                log_sum_sq_probs: zeros(),
+            },
         }
     }
 
@@ -132,6 +148,8 @@ impl<'a> Pass<'a> {
             self.stats.logprobs[*position] = row.logprob;
             self.stats.entropy[*position] = row.entropy;
             self.stats.is_top1[*position] = row.is_top1;
+            self.stats.mean_logit[*position] = row.mean_logit;
+            self.stats.log_sum_sq_probs[*position] = row.log_sum_sq_probs;
         }
         results
     }
@@ -153,14 +171,17 @@ impl<'a> Pass<'a> {
 
 fn score_row(logits: &[f32], label: usize) -> Row {
     let max = vector::max(logits);
-    let (sum, weighted) = vector::exp_sums(logits, max);
-    let logsumexp = max + sum.ln();
+    let sums = vector::row_sums(logits, max);
+    let log_sum = sums.exp.ln();
+    let logsumexp = max + log_sum;
     // The first of equal maxima is the prediction, as argmax has it.
     let is_top1 = logits[label] == max && vector::max(&logits[..label]) < max;
     Row {
         logprob: logits[label] - logsumexp,
-        entropy: sum.ln() - weighted / sum,
+        entropy: log_sum - sums.weighted / sums.exp,
         is_top1: if is_top1 { 1.0 } else { 0.0 },
+        mean_logit: sums.plain / logits.len() as f32,
+        log_sum_sq_probs: sums.squared.ln() - 2.0 * log_sum,
         logsumexp,
     }
 }

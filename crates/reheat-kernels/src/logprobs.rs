@@ -7,7 +7,8 @@ mod cpu;
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use crate::runs_fused;
+use crate::linear;
+use crate::{Compute, Weight, runs_fused};
 
 /// Label of a position that is not scored.
 pub const IGNORE_INDEX: i32 = -100;
@@ -49,17 +50,18 @@ pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
 ///
 /// # Shapes
 /// - `hidden`: `[tokens, hidden]`, normalised, ready for the head
-/// - `head`: `[vocabulary, hidden]`
+/// - `head`: `[vocabulary, hidden]`; its product with the hidden states is taken in `compute`
 /// - `labels`: one per token, already shifted; [`IGNORE_INDEX`] where there is none
 ///
 /// # Panics
 /// If a label is neither [`IGNORE_INDEX`] nor an id below the vocabulary size, or counts differ.
-pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, labels: &[i32]) -> TokenLogprobs {
+pub fn token_logprobs(hidden: Tensor<2>, head: impl Into<Weight>, labels: &[i32], compute: Compute) -> TokenLogprobs {
+    let head = head.into();
     let scored = Scored::new(&hidden, &head, labels);
     if runs_fused(&hidden) {
-        return cpu::forward(hidden, head, &scored);
+        return cpu::forward(hidden, head, &scored, compute);
     }
-    let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head).stats).collect();
+    let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head, compute).stats).collect();
     scored.scatter_stats(parts, &hidden)
 }
 
@@ -74,37 +76,49 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, labels: &[i32]) -> Tok
 /// As [`token_logprobs`].
 pub fn token_logprobs_vjp(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: impl Into<Weight>,
     labels: &[i32],
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
+    let head = head.into();
     let scored = Scored::new(&hidden, &head, labels);
     if runs_fused(&hidden) {
-        return cpu::vjp(hidden, head, &scored, head_gradient, objective);
+        return cpu::vjp(hidden, head, &scored, head_gradient, objective, compute);
     }
-    reference_vjp(hidden, head, &scored, head_gradient, objective)
+    reference_vjp(hidden, head, &scored, head_gradient, objective, compute)
 }
 
 /// The definition in Burn operations, for every device and as the oracle of the fused one.
 pub(crate) fn reference_vjp(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: Weight,
     scored: &Scored,
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
     let mut d_head = head_gradient;
     let mut d_hidden = hidden.zeros_like();
     let mut parts = Vec::new();
     for chunk in scored.chunks() {
         let ReferenceChunk { rows, index, log_softmax, one_hot, stats } =
-            reference_chunk(scored, chunk, &hidden, &head);
+            reference_chunk(scored, chunk, &hidden, &head, compute);
         let weights = objective(chunk, stats.logprobs.clone()).unsqueeze_dim::<2>(1); // [chunk, 1]
         // d log p(label) / d logits = one_hot - softmax
         let d_logits = (one_hot - log_softmax.exp()) * weights; // [chunk, vocab]
-        d_head = d_head.map(|sum| sum + d_logits.clone().transpose().matmul(rows));
-        d_hidden = d_hidden.select_assign(0, index, d_logits.matmul(head.clone()), burn::tensor::IndexingUpdateOp::Add);
+        let rounded = |factor: Tensor<2>| linear::rounded(factor, compute);
+        d_head = d_head.map(|sum| sum + rounded(d_logits.clone()).transpose().matmul(rounded(rows)));
+        // Integers are exact in either type; their scales go with the logits.
+        let d_rows = match &head {
+            Weight::Float(head) => rounded(d_logits).matmul(rounded(head.clone())),
+            Weight::Int8(head) => {
+                let scaled = d_logits * head.scales().unsqueeze::<2>();
+                rounded(scaled).matmul(head.values().float().cast(burn::tensor::DType::F32))
+            }
+        };
+        d_hidden = d_hidden.select_assign(0, index, d_rows, burn::tensor::IndexingUpdateOp::Add);
         parts.push(stats);
     }
     let stats = scored.scatter_stats(parts, &hidden);
@@ -122,7 +136,7 @@ pub(crate) struct Scored {
 }
 
 impl Scored {
-    pub(crate) fn new(hidden: &Tensor<2>, head: &Tensor<2>, labels: &[i32]) -> Self {
+    pub(crate) fn new(hidden: &Tensor<2>, head: &Weight, labels: &[i32]) -> Self {
         let ([num_tokens, width], [vocab_size, head_width]) = (hidden.dims(), head.dims());
         assert_eq!(labels.len(), num_tokens, "one label per token");
         assert_eq!(width, head_width, "the head takes another width than hidden has");
@@ -186,11 +200,17 @@ struct ReferenceChunk {
 }
 
 /// One chunk of the definition.
-fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &Tensor<2>) -> ReferenceChunk {
+fn reference_chunk(
+    scored: &Scored,
+    chunk: &[usize],
+    hidden: &Tensor<2>,
+    head: &Weight,
+    compute: Compute,
+) -> ReferenceChunk {
     let device = hidden.device();
     let index = int_tensor(chunk, &device);
     let rows = hidden.clone().select(0, index.clone()); // [chunk, hidden]
-    let logits = rows.clone().matmul(head.clone().transpose()).cast(burn::tensor::DType::F32); // [chunk, vocab]
+    let logits = linear::reference(rows.clone(), head.clone(), None, compute).cast(burn::tensor::DType::F32); // [chunk, vocab]
     let labels = int_tensor(scored.labels_of(chunk), &device).unsqueeze_dim::<2>(1); // [chunk, 1]
     let mean_logit = logits.clone().mean_dim(1).squeeze_dim::<1>(1);
     let log_softmax = activation::log_softmax(logits, 1);

@@ -178,6 +178,14 @@ pub(crate) fn scale_in_place(row: &mut [f32], factor: f32) {
     }
 }
 
+/// `out *= x`, element by element.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn multiply_in_place(out: &mut [f32], x: &[f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o *= x;
+    }
+}
+
 /// `out += factor · x`.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
 pub(crate) fn add_scaled(out: &mut [f32], x: &[f32], factor: f32) {

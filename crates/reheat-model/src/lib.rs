@@ -19,6 +19,7 @@ mod qwen2; // the modules and the forward pass
 mod parameters; // visiting parameters by checkpoint name
 mod source; // where a new model's tensors come from
 mod load; // safetensors -> model
+mod tensor_file; // safetensors files of any tensors
 mod save; // model -> safetensors
 mod error;
 
@@ -28,4 +29,5 @@ pub use self::{
     parameters::{ParameterPath, for_each_parameter, map_parameters},
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},
+    tensor_file::{NamedTensor, TensorFile, write_tensors},
 };

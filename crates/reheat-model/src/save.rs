@@ -1,18 +1,15 @@
 //! Model to a Hugging Face directory.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use burn::tensor::{DType, Tensor};
-use half::{bf16, f16};
-use safetensors::{Dtype, View};
+use burn::tensor::DType;
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{ModelError, Qwen2, Qwen2Config, for_each_parameter};
+use crate::{ModelError, NamedTensor, Qwen2, Qwen2Config, for_each_parameter, write_tensors};
 
 /// Type of the numbers in the saved files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,7 +36,7 @@ impl WeightDtype {
         }
     }
 
-    fn safetensors(self) -> Dtype {
+    pub(crate) fn safetensors(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
@@ -47,7 +44,15 @@ impl WeightDtype {
         }
     }
 
-    fn bytes(self) -> usize {
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
@@ -71,43 +76,6 @@ impl Default for SaveOptions {
     }
 }
 
-/// A tensor that is fetched and converted when its turn to be written comes.
-struct Entry {
-    shape: Vec<usize>,
-    values: Tensor<1>,
-    dtype: WeightDtype,
-}
-
-impl Entry {
-    fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.bytes()
-    }
-}
-
-impl View for &Entry {
-    fn dtype(&self) -> Dtype {
-        self.dtype.safetensors()
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.values.clone().cast(DType::F32).into_data();
-        let values = values.as_slice::<f32>().expect("cast to f32 above");
-        Cow::Owned(match self.dtype {
-            WeightDtype::F32 => bytemuck::cast_slice(values).to_vec(),
-            WeightDtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-            WeightDtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes()
-    }
-}
-
 impl Qwen2 {
     /// Writes `config.json` and the weights into `dir`, which is made if need be.
     ///
@@ -116,51 +84,33 @@ impl Qwen2 {
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
         fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;
         save_config(self.config(), dir, options.dtype)?;
-        let mut shards: Vec<Vec<(String, Entry)>> = vec![Vec::new()];
+        let mut shards: Vec<Vec<NamedTensor>> = vec![Vec::new()];
         let mut filled = 0;
         for_each_parameter(self, "", |name, shape, values| {
-            let entry = Entry { shape: shape.to_vec(), values, dtype: options.dtype };
-            if filled > 0 && filled + entry.bytes() > options.max_shard_bytes {
+            let tensor = NamedTensor { name: name.into(), shape: shape.to_vec(), values, dtype: options.dtype };
+            if filled > 0 && filled + tensor.num_bytes() > options.max_shard_bytes {
                 shards.push(Vec::new());
                 filled = 0;
             }
-            filled += entry.bytes();
-            shards.last_mut().expect("starts with one").push((name.into(), entry));
+            filled += tensor.num_bytes();
+            shards.last_mut().expect("starts with one").push(tensor);
         });
         if let [single] = shards.as_slice() {
-            return write_shard(&dir.join("model.safetensors"), single);
+            return write_tensors(&dir.join("model.safetensors"), single);
         }
         let mut weight_map = BTreeMap::new();
         let mut total_size = 0;
         for (index, shard) in shards.iter().enumerate() {
             let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
-            write_shard(&dir.join(&file), shard)?;
-            for (name, entry) in shard {
-                weight_map.insert(name.clone(), file.clone());
-                total_size += entry.bytes();
+            write_tensors(&dir.join(&file), shard)?;
+            for tensor in shard {
+                weight_map.insert(tensor.name.clone(), file.clone());
+                total_size += tensor.num_bytes();
             }
         }
         let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
         write_json(&dir.join("model.safetensors.index.json"), &index)
     }
-}
-
-fn write_shard(path: &Path, entries: &[(String, Entry)]) -> Result<(), ModelError> {
-    // transformers refuses files whose header does not name the framework.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let views = entries.iter().map(|(name, entry)| (name.as_str(), entry));
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|source| ModelError::Write {
-        path: path.into(),
-        source: match source {
-            safetensors::SafeTensorError::IoError(source) => source,
-            other => io::Error::other(other),
-        },
-    })?;
-    // The file comes private to its owner; a checkpoint is readable like the other files of its directory.
-    let config = path.with_file_name("config.json");
-    fs::metadata(config)
-        .and_then(|metadata| fs::set_permissions(path, metadata.permissions()))
-        .map_err(|source| ModelError::Write { path: path.into(), source })
 }
 
 /// Writes `config.json`, with the type of the saved weights and every key that was read.

@@ -19,6 +19,8 @@ pub(crate) struct TrainingProgress {
     interrupt: Interrupt,
     shown: Shown,
     total_steps: u64,
+    /// Steps taken before this process.
+    first_step: u64,
     started: Instant,
     /// Smoothed, so that the number can be read.
     tokens_per_second: Option<f64>,
@@ -40,7 +42,15 @@ impl TrainingProgress {
         } else {
             Shown::Lines { last: None }
         };
-        Self { interrupt, shown, total_steps: 0, started: Instant::now(), tokens_per_second: None, rows: Vec::new() }
+        Self {
+            interrupt,
+            shown,
+            total_steps: 0,
+            first_step: 0,
+            started: Instant::now(),
+            tokens_per_second: None,
+            rows: Vec::new(),
+        }
     }
 
     /// Says nothing, only listens for Ctrl-C and keeps the rows.
@@ -64,13 +74,15 @@ impl TrainingProgress {
 
     fn remaining(&self, step: u64) -> Duration {
         let left = self.total_steps.saturating_sub(step);
-        self.started.elapsed().mul_f64(left as f64 / step.max(1) as f64)
+        let taken = step.saturating_sub(self.first_step).max(1);
+        self.started.elapsed().mul_f64(left as f64 / taken as f64)
     }
 }
 
 impl Callback for TrainingProgress {
     fn on_start(&mut self, start: &TrainStart) {
         self.total_steps = start.total_steps;
+        self.first_step = start.step;
         self.started = Instant::now();
         if let Shown::Bar(bar) = &mut self.shown {
             *bar = ProgressBar::new(start.total_steps);
@@ -79,6 +91,7 @@ impl Callback for TrainingProgress {
                     .unwrap_or_else(|_| ProgressStyle::default_bar())
                     .progress_chars("━╸─");
             bar.set_style(style);
+            bar.set_position(start.step);
             bar.enable_steady_tick(Duration::from_millis(200));
         }
     }

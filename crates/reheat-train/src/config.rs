@@ -64,6 +64,8 @@ pub struct TrainingConfig {
     pub save_steps: u64,
     /// Checkpoints to keep, the newest; all when absent.
     pub save_total_limit: Option<usize>,
+    /// Save the model without what a run needs to go on: smaller checkpoints that cannot be resumed.
+    pub save_only_model: bool,
     /// Type of the numbers in saved models; training itself is in float32.
     #[schemars(with = "DtypeSchema")]
     pub save_dtype: WeightDtype,
@@ -111,6 +113,7 @@ impl Default for TrainingConfig {
             save_strategy: SaveStrategy::Steps,
             save_steps: 500,
             save_total_limit: None,
+            save_only_model: false,
             save_dtype: WeightDtype::F32,
         }
     }

@@ -25,12 +25,6 @@ pub enum TrainError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
-    /// An answer of a pair has no token.
-    #[error("pair {index} has an answer without a token")]
-    EmptyAnswer {
-        /// Position in the dataset.
-        index: usize,
-    },
     /// The loss or the gradient is NaN or infinite.
     #[error("{what} is {value} at step {step}, in the batch of rows {rows:?}; training stopped before the update")]
     NotFinite {
@@ -51,9 +45,40 @@ pub enum TrainError {
         /// The cause.
         source: io::Error,
     },
+    /// A file of an earlier run could not be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A checkpoint is not what was written.
+    #[error("the checkpoint `{}` is damaged: {reason}", .dir.display())]
+    Damaged {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is nothing to resume from.
+    #[error("`{}` holds no checkpoint to resume from{}", .dir.display(), listed(.damaged))]
+    NoCheckpoint {
+        /// The output directory.
+        dir: PathBuf,
+        /// What is wrong with those that are there.
+        damaged: Vec<String>,
+    },
+    /// A run cannot be continued with settings that decide which rows its steps have.
+    #[error("the run to resume had other settings: {}", .0.join("; "))]
+    Changed(Vec<String>),
     /// The model could not be saved.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+fn listed(damaged: &[String]) -> String {
+    damaged.iter().map(|one| format!("; {one}")).collect()
 }
 
 impl TrainError {
@@ -68,6 +93,16 @@ impl TrainError {
             Self::NotFinite { .. } => {
                 Some("lower --learning-rate; what was saved before this step is still in the output directory".into())
             }
+            Self::Damaged { .. } => Some(
+                "--resume-from-checkpoint true takes the newest intact checkpoint of --output-dir".into(),
+            ),
+            Self::NoCheckpoint { .. } => {
+                Some("leave --resume-from-checkpoint out to start anew, or name a checkpoint's directory".into())
+            }
+            Self::Changed(_) => Some(
+                "set them back to go on, or start anew from the checkpoint: --model CHECKPOINT with another --output-dir"
+                    .into(),
+            ),
             Self::Model(error) => error.hint(),
             _ => None,
         }

@@ -27,7 +27,6 @@ mod method; // what a training method is
 mod trainer; // the loop
 mod config; // its settings
 mod sft; // supervised fine-tuning
-mod dpo; // direct preference optimisation and its kin
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
 mod optimizer; // AdamW over named parameters
@@ -37,24 +36,30 @@ mod progress; // where a run is
 mod logger; // where logged rows go
 mod callback; // who is told what while training runs
 mod run_dir; // the output directory
+mod checkpoint; // what a run needs to go on
+mod changes; // settings of a run and of the one it continues
+mod trainer_state; // what transformers' tools read
+mod integrity; // sizes and hashes
+mod disk; // file operations that last
+mod exact; // JSON that keeps every bit
 mod error;
 
 pub use self::{
     callback::{Callback, Control, NoCallback, TrainStart},
+    changes::Change,
+    checkpoint::Checkpoint,
     config::{SaveStrategy, TrainingConfig},
-    dpo::{
-        Dpo, DpoBatch, DpoConfig, DpoLossType, DpoNotice, DpoWatch, FDivergence, FDivergenceType, PairLogprobs,
-        PairLossSettings, PreferencePair, Reference, ReferenceLogprobs, pair_losses, precompute_reference,
-    },
     error::TrainError,
     gradients::Gradients,
+    integrity::hash_of,
     logger::{JsonLines, Logger},
     method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
     metrics::{LogRow, TrainSummary},
     optimizer::{AdamW, AdamWConfig},
     pass::{Checkpointing, ModelPass},
-    run_dir::{RunDir, TrainerState},
+    run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerType},
     sft::{LossType, Sft, SftConfig},
     trainer::Trainer,
+    trainer_state::TrainerState,
 };

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::disk::{self, write_error};
 use crate::{LogRow, TrainError};
 
 /// Keeps the rows of a run: a file, a plot, a service.
@@ -11,6 +12,13 @@ use crate::{LogRow, TrainError};
 /// A callback watches and may stop a run; a logger stores what is logged, and can go back to an earlier step when the
 /// run does.
 pub trait Logger {
+    /// Called before the first row. `rows` are those of a run that is continued, up to where it goes on: what was stored
+    /// after them, before the run was cut off, is to be forgotten.
+    ///
+    /// # Errors
+    /// An error stops the run.
+    fn start(&mut self, rows: &[LogRow]) -> Result<(), TrainError>;
+
     /// Stores a row.
     ///
     /// # Errors
@@ -22,27 +30,30 @@ pub trait Logger {
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl JsonLines {
-    /// Starts the file anew.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn create(path: &Path) -> Result<Self, TrainError> {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
-        match file {
-            Ok(file) => Ok(Self { path: path.into(), file }),
-            Err(source) => Err(TrainError::Write { path: path.into(), source }),
-        }
+    /// Will write to `path`; what is there is replaced when training starts.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), file: None }
     }
 }
 
 impl Logger for JsonLines {
-    fn log(&mut self, row: &LogRow) -> Result<(), TrainError> {
-        let mut line = serde_json::to_string(row).expect("a row is numbers by name");
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|source| TrainError::Write { path: self.path.clone(), source })
+    fn start(&mut self, rows: &[LogRow]) -> Result<(), TrainError> {
+        disk::replace(&self.path, rows.iter().map(line).collect::<String>().as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&self.path);
+        self.file = Some(file.map_err(write_error(&self.path))?);
+        Ok(())
     }
+
+    fn log(&mut self, row: &LogRow) -> Result<(), TrainError> {
+        let file = self.file.as_mut().expect("`start` comes first");
+        file.write_all(line(row).as_bytes()).map_err(write_error(&self.path))
+    }
+}
+
+fn line(row: &LogRow) -> String {
+    serde_json::to_string(row).expect("a row is numbers by name") + "\n"
 }

@@ -6,6 +6,8 @@ use burn::tensor::Tensor;
 use reheat_data::Batch;
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::TrainError;
 
@@ -23,6 +25,11 @@ pub trait Method {
 
     /// Rows of the dataset: what an epoch visits and what a batch size counts.
     fn num_rows(&self) -> usize;
+
+    /// The rows and the method's own settings, by name: what a run must have in common with one that it continues.
+    ///
+    /// Rows are best given as their number and a hash ([`hash_of`](crate::hash_of)).
+    fn identity(&self) -> Map<String, Value>;
 
     /// Whether the rows suit the model, before anything is computed.
     ///
@@ -97,7 +104,7 @@ pub enum Objective<'a> {
 }
 
 /// What a micro-batch adds to the step's loss and metrics.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measures {
     /// Part of the step's loss: over the micro-batches of a step these sum to it.
     pub loss: f64,
@@ -106,7 +113,7 @@ pub struct Measures {
 }
 
 /// A weighted mean under way.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Mean {
     sum: f64,
     weight: f64,

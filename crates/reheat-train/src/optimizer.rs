@@ -28,6 +28,21 @@ impl Default for AdamWConfig {
     }
 }
 
+/// A running mean that the optimizer keeps of one parameter.
+#[derive(Debug, Clone)]
+pub(crate) struct Moment {
+    /// Name of the parameter.
+    pub(crate) parameter: String,
+    /// Which mean, under PyTorch's name.
+    pub(crate) kind: String,
+    /// `[elements]`.
+    pub(crate) values: Tensor<1>,
+}
+
+/// PyTorch's names of the moments (`torch.optim.AdamW`).
+const FIRST: &str = "exp_avg";
+const SECOND: &str = "exp_avg_sq";
+
 /// AdamW with f32 moments, kept by parameter name.
 #[derive(Debug)]
 pub struct AdamW {
@@ -41,6 +56,45 @@ impl AdamW {
     /// An optimizer that has taken no step.
     pub fn new(config: AdamWConfig) -> Self {
         Self { config, step: 0, moments: BTreeMap::new() }
+    }
+
+    /// Steps taken.
+    pub(crate) fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// What it keeps, by parameter.
+    pub(crate) fn moments(&self) -> Vec<Moment> {
+        let moment = |parameter: &String, kind: &str, values: &Tensor<1>| Moment {
+            parameter: parameter.clone(),
+            kind: kind.into(),
+            values: values.clone(),
+        };
+        let pairs = self.moments.iter();
+        pairs.flat_map(|(name, (first, second))| [moment(name, FIRST, first), moment(name, SECOND, second)]).collect()
+    }
+
+    /// Goes on from what [`Self::steps`] and [`Self::moments`] gave.
+    ///
+    /// # Errors
+    /// If a moment is missing or not one of this optimizer's.
+    pub(crate) fn restore(&mut self, steps: u64, moments: Vec<Moment>) -> Result<(), String> {
+        let mut firsts = BTreeMap::new();
+        let mut seconds = BTreeMap::new();
+        for Moment { parameter, kind, values } in moments {
+            match kind.as_str() {
+                FIRST => firsts.insert(parameter, values),
+                SECOND => seconds.insert(parameter, values),
+                other => return Err(format!("AdamW keeps no `{other}` of `{parameter}`")),
+            };
+        }
+        if !firsts.keys().eq(seconds.keys()) {
+            return Err("the two moments of AdamW are not of the same parameters".into());
+        }
+        self.step = steps;
+        let pairs = firsts.into_iter().zip(seconds.into_values());
+        self.moments = pairs.map(|((name, first), second)| (name, (first, second))).collect();
+        Ok(())
     }
 
     /// Updates every parameter that has a gradient; `gradient_scale` is what clipping makes of the gradients.

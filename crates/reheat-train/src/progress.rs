@@ -1,9 +1,11 @@
 //! Where a run is: everything that changes from step to step beside weights and moments.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{LogRow, Measures};
 
 /// Counters of a run.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Optimizer steps taken. The rows of each step follow from its number and the seed.
     pub(crate) step: u64,
@@ -22,7 +24,7 @@ pub(crate) struct Progress {
 }
 
 /// Steps that the next row sums up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) steps: u64,
     /// Sums over the steps.

@@ -1,34 +1,21 @@
 //! The output directory of a run.
+//!
+//! A checkpoint is written under another name, brought to the disk, sealed with sizes and hashes, and renamed: at any
+//! moment a directory called `checkpoint-N` is whole, and the one before it is not touched until then.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use reheat_model::{Qwen2, SaveOptions};
-use serde::{Deserialize, Serialize};
-
-use crate::{LogRow, TrainError};
+use crate::disk::{self, write_error};
+use crate::{TrainError, checkpoint, integrity};
 
 /// Name under which a checkpoint is written before it is complete.
 const UNFINISHED: &str = "checkpoint.unfinished";
-
-/// The state that transformers' tools read (`trainer_state.json`, 5.23).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
-    /// Optimizer steps taken.
-    pub global_step: u64,
-    /// Optimizer steps of the whole run.
-    pub max_steps: u64,
-    /// Passes over the dataset.
-    pub epoch: f64,
-    /// Passes that the whole run makes.
-    pub num_train_epochs: f64,
-    /// Steps between rows.
-    pub logging_steps: u64,
-    /// Sequences per forward pass.
-    pub train_batch_size: usize,
-    /// Every row so far.
-    pub log_history: Vec<LogRow>,
-}
+/// Name of a checkpoint that another one of the same step takes the place of.
+const REPLACED: &str = "checkpoint.replaced";
+/// Name under which the final model is written before it is complete.
+const UNFINISHED_MODEL: &str = "model.unfinished";
 
 /// Writes the models of a run: `checkpoint-N/`, and the final one at the top.
 #[derive(Debug)]
@@ -46,7 +33,7 @@ impl RunDir {
     /// # Errors
     /// If the directory cannot be made.
     pub fn create(path: &Path, companions: Vec<PathBuf>) -> Result<Self, TrainError> {
-        fs::create_dir_all(path).map_err(|source| TrainError::Write { path: path.into(), source })?;
+        disk::create_dir(path)?;
         Ok(Self { path: path.into(), companions })
     }
 
@@ -55,84 +42,164 @@ impl RunDir {
         &self.path
     }
 
-    /// Writes `checkpoint-N/`, complete or not at all, and removes the oldest beyond `limit`.
+    /// Where the checkpoint of a step lies.
+    pub(crate) fn checkpoint_dir(&self, step: u64) -> PathBuf {
+        self.path.join(format!("{}{step}", checkpoint::PREFIX))
+    }
+
+    /// Writes `checkpoint-N/`, complete or not at all; `fill` writes its files.
     ///
     /// # Errors
     /// If a file cannot be written; checkpoints that were complete stay.
-    pub fn save_checkpoint(
+    pub(crate) fn save_checkpoint(
         &self,
-        model: &Qwen2,
-        state: &TrainerState,
-        options: &SaveOptions,
-        limit: Option<usize>,
+        step: u64,
+        fill: impl FnOnce(&Path) -> Result<(), TrainError>,
     ) -> Result<PathBuf, TrainError> {
-        let unfinished = self.path.join(UNFINISHED);
-        let target = self.path.join(format!("checkpoint-{}", state.global_step));
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| TrainError::Write { path, source }
-        };
-        for old in [&unfinished, &target] {
-            if old.exists() {
-                fs::remove_dir_all(old).map_err(io(old))?;
-            }
-        }
-        let written = self.write_model(&unfinished, model, state, options);
+        let (unfinished, replaced) = (self.path.join(UNFINISHED), self.path.join(REPLACED));
+        let target = self.checkpoint_dir(step);
+        disk::remove_dir(&unfinished)?;
+        disk::remove_dir(&replaced)?;
+        let written = self.fill(&unfinished, fill).and_then(|()| integrity::seal(&unfinished));
         if let Err(error) = written {
             // What is half written is of no use; the first error is the one to report.
-            let _ = fs::remove_dir_all(&unfinished);
+            let _ = disk::remove_dir(&unfinished);
             return Err(error);
         }
-        fs::rename(&unfinished, &target).map_err(io(&target))?;
-        self.prune(limit)?;
+        if target.exists() {
+            disk::rename(&target, &replaced)?;
+        }
+        disk::rename(&unfinished, &target)?;
+        disk::sync(&self.path)?;
+        disk::remove_dir(&replaced)?;
         Ok(target)
     }
 
-    /// Writes the final model at the top of the directory.
+    /// Removes what a run that was cut off left half done: unfinished folders, and checkpoints beyond `limit`.
+    ///
+    /// # Errors
+    /// If a directory cannot be removed.
+    pub(crate) fn tidy(&self, limit: Option<usize>, keep: Option<u64>) -> Result<(), TrainError> {
+        for name in [UNFINISHED, REPLACED, UNFINISHED_MODEL] {
+            disk::remove_dir(&self.path.join(name))?;
+        }
+        limit.map_or(Ok(()), |limit| self.prune(limit, keep))
+    }
+
+    /// Writes the final model at the top of the directory; `fill` writes its files.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn save_final(&self, model: &Qwen2, state: &TrainerState, options: &SaveOptions) -> Result<(), TrainError> {
-        self.write_model(&self.path, model, state, options)
-    }
-
-    fn write_model(
-        &self,
-        dir: &Path,
-        model: &Qwen2,
-        state: &TrainerState,
-        options: &SaveOptions,
-    ) -> Result<(), TrainError> {
-        model.save(dir, options)?;
-        for companion in &self.companions {
-            let name = companion.file_name().expect("companions are files");
-            let target = dir.join(name);
-            // The final model may lie where its companions already are.
-            if *companion != target {
-                fs::copy(companion, &target).map_err(|source| TrainError::Write { path: target.clone(), source })?;
-            }
+    pub(crate) fn save_final(&self, fill: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+        let unfinished = self.path.join(UNFINISHED_MODEL);
+        disk::remove_dir(&unfinished)?;
+        self.fill(&unfinished, fill)?;
+        let files = fs::read_dir(&unfinished)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+            .map_err(write_error(&unfinished))?;
+        for file in &files {
+            disk::sync(file)?;
         }
-        let path = dir.join("trainer_state.json");
-        let text = serde_json::to_string_pretty(state).expect("the state is numbers by name");
-        fs::write(&path, text + "\n").map_err(|source| TrainError::Write { path, source })
+        for file in &files {
+            disk::rename(file, &self.path.join(file.file_name().unwrap_or_default()))?;
+        }
+        disk::remove_dir(&unfinished)?;
+        disk::sync(&self.path)
     }
 
-    fn prune(&self, limit: Option<usize>) -> Result<(), TrainError> {
-        let Some(limit) = limit else { return Ok(()) };
-        let io = |source| TrainError::Write { path: self.path.clone(), source };
-        let mut checkpoints: Vec<(u64, PathBuf)> = fs::read_dir(&self.path)
-            .map_err(io)?
-            .filter_map(Result::ok)
-            .filter_map(|entry| {
-                let step = entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()?;
-                Some((step, entry.path()))
-            })
-            .collect();
-        checkpoints.sort();
+    fn fill(&self, dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+        disk::create_dir(dir)?;
+        for companion in &self.companions {
+            disk::copy(companion, &dir.join(companion.file_name().unwrap_or_default()))?;
+        }
+        fill(dir)
+    }
+
+    /// Removes the oldest checkpoints beyond `limit`, but neither the newest nor that of step `keep`.
+    ///
+    /// # Errors
+    /// If a directory cannot be removed.
+    pub(crate) fn prune(&self, limit: usize, keep: Option<u64>) -> Result<(), TrainError> {
+        let checkpoints = checkpoint::list(&self.path)?;
         let surplus = checkpoints.len().saturating_sub(limit);
-        for (_, path) in &checkpoints[..surplus] {
-            fs::remove_dir_all(path).map_err(|source| TrainError::Write { path: path.clone(), source })?;
+        let newest = checkpoints.last().map(|(step, _)| *step);
+        let removable = checkpoints.iter().filter(|(step, _)| Some(*step) != keep && Some(*step) != newest);
+        for (_, path) in removable.take(surplus) {
+            disk::remove_dir(path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{crash_after, revive};
+    use crate::{Checkpoint, disk};
+
+    fn fill(dir: &Path) -> Result<(), TrainError> {
+        for name in ["model.safetensors", "optimizer.safetensors", "training_state.json"] {
+            disk::write(&dir.join(name), b"content")?;
+        }
+        Ok(())
+    }
+
+    /// The machine stops after each operation in turn; whatever is left, the newest intact checkpoint can be found, and
+    /// the next save works.
+    #[test]
+    fn a_save_that_is_cut_off_anywhere_leaves_a_checkpoint() {
+        let mut operations = 0;
+        loop {
+            let folder = tempfile::tempdir().unwrap();
+            let companion = folder.path().join("tokenizer.json");
+            fs::write(&companion, "{}").unwrap();
+            let run_dir = RunDir::create(&folder.path().join("run"), vec![companion]).unwrap();
+            for step in [1, 2] {
+                run_dir.save_checkpoint(step, fill).unwrap();
+            }
+            crash_after(operations);
+            let saved = run_dir.save_checkpoint(3, fill).and_then(|_| run_dir.prune(2, None));
+            revive();
+            let (newest, damaged) = Checkpoint::newest(run_dir.path()).unwrap();
+            assert!(damaged.is_empty(), "after {operations} operations: {damaged:?}");
+            let name = newest.dir().file_name().unwrap().to_str().unwrap().to_owned();
+            assert!(name == "checkpoint-2" || name == "checkpoint-3", "after {operations} operations: {name}");
+            if saved.is_ok() {
+                assert!(operations > 10, "{operations} operations");
+                assert_eq!(name, "checkpoint-3");
+                break;
+            }
+            run_dir.tidy(Some(2), None).unwrap();
+            let left = fs::read_dir(run_dir.path()).unwrap().count();
+            assert_eq!(left, checkpoint::list(run_dir.path()).unwrap().len(), "after {operations} operations");
+            run_dir.save_checkpoint(3, fill).and_then(|_| run_dir.prune(2, None)).unwrap();
+            let steps: Vec<_> = checkpoint::list(run_dir.path()).unwrap().into_iter().map(|(step, _)| step).collect();
+            assert_eq!(steps, [2, 3], "after {operations} operations");
+            operations += 1;
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_takes_the_place_of_a_damaged_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::create(folder.path(), Vec::new()).unwrap();
+        let dir = run_dir.save_checkpoint(5, fill).unwrap();
+        fs::write(dir.join("model.safetensors"), b"damaged").unwrap();
+        let error = Checkpoint::newest(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("`model.safetensors` is not what was written"), "{error}");
+        run_dir.save_checkpoint(5, fill).unwrap();
+        assert_eq!(Checkpoint::newest(folder.path()).unwrap().0.dir(), dir);
+    }
+
+    #[test]
+    fn the_best_checkpoint_is_not_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::create(folder.path(), Vec::new()).unwrap();
+        for step in [1, 2, 3, 4] {
+            run_dir.save_checkpoint(step, fill).unwrap();
+            run_dir.prune(2, Some(2)).unwrap();
+        }
+        let steps: Vec<_> = checkpoint::list(folder.path()).unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(steps, [2, 4]);
     }
 }

@@ -1,14 +1,16 @@
 //! The loop: draw a step's rows, forward and backward per micro-batch, clip, update, log, save.
 
+mod saving; // checkpoints of it, and going on from them
+
 use std::time::Instant;
 
 use reheat_data::epoch_order;
-use reheat_model::{Qwen2, SaveOptions};
+use reheat_model::Qwen2;
 
 use crate::progress::{Progress, Window};
 use crate::{
     AdamW, AdamWConfig, Callback, Checkpointing, Control, Gradients, LogRow, Logger, LrSchedule, Measures, Method,
-    ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart, TrainSummary, TrainerState, TrainingConfig,
+    ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart, TrainSummary, TrainingConfig,
 };
 
 /// Training of one model with one method.
@@ -117,6 +119,12 @@ impl<M: Method> Trainer<M> {
         let started = Instant::now();
         let (first_step, first_rows) = (self.progress.step, self.progress.num_rows);
         let total_steps = self.schedule.total_steps;
+        if let Some(run_dir) = &self.run_dir {
+            run_dir.tidy(self.config.save_total_limit, None)?;
+        }
+        for logger in &mut self.loggers {
+            logger.start(&self.progress.log_history)?;
+        }
         callback.on_start(&TrainStart::new(total_steps, first_step, self.method.num_rows()));
 
         let mut logged = Instant::now();
@@ -140,7 +148,7 @@ impl<M: Method> Trainer<M> {
             }
         }
         if !interrupted && let Some(run_dir) = &self.run_dir {
-            run_dir.save_final(self.model(), &self.state(), &self.save_options())?;
+            run_dir.save_final(|dir| self.write_model(dir))?;
         }
         let train_runtime = started.elapsed().as_secs_f64();
         let progress = &self.progress;
@@ -244,30 +252,6 @@ impl<M: Method> Trainer<M> {
             SaveStrategy::Epoch => {
                 self.progress.step.is_multiple_of(self.config.steps_per_epoch(self.method.num_rows()))
             }
-        }
-    }
-
-    fn save_checkpoint(&self, callback: &mut dyn Callback) -> Result<(), TrainError> {
-        let Some(run_dir) = &self.run_dir else { return Ok(()) };
-        let (state, options) = (self.state(), self.save_options());
-        let dir = run_dir.save_checkpoint(self.model(), &state, &options, self.config.save_total_limit)?;
-        callback.on_save(&dir);
-        Ok(())
-    }
-
-    fn save_options(&self) -> SaveOptions {
-        SaveOptions { dtype: self.config.save_dtype, ..SaveOptions::default() }
-    }
-
-    fn state(&self) -> TrainerState {
-        TrainerState {
-            global_step: self.progress.step,
-            max_steps: self.schedule.total_steps,
-            epoch: self.epoch(),
-            num_train_epochs: self.config.num_train_epochs,
-            logging_steps: self.config.logging_steps,
-            train_batch_size: self.config.per_device_train_batch_size,
-            log_history: self.progress.log_history.clone(),
         }
     }
 }

@@ -21,6 +21,10 @@ impl Method for AtOnce {
         self.0.num_rows()
     }
 
+    fn identity(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.0.identity()
+    }
+
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {
         self.0.check(model)
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use console::style;
 use reheat_chat::ChatTemplate;
-use reheat_data::{Dataset, DatasetSpec, PrepareOptions, prepare_sft};
+use reheat_data::{PrepareOptions, prepare_sft};
 use reheat_generate::{Flow, GenerateConfig};
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
@@ -139,8 +139,8 @@ fn train(
         model.config_mut().set("eos_token_id", eos.id.into());
     }
     let options = PrepareOptions { assistant_only_loss: true, ..PrepareOptions::default() };
-    let dataset = Dataset::open(&DatasetSpec::new(dataset.to_string_lossy()).into())?;
-    let prepared = prepare_sft(&dataset, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
+    let files = [dataset.to_owned()];
+    let prepared = prepare_sft(&files, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
     let mut config = TrainingConfig::default();
     config.learning_rate = 3e-4;
     config.num_train_epochs = 6.0;
@@ -153,7 +153,7 @@ fn train(
     let method = Sft::new(prepared.sequences, SftConfig::default());
     let mut trainer = Trainer::new(model, method, config)?
         .with_run_dir(RunDir::create(&args.output_dir, files)?)
-        .with_logger(JsonLines::create(&args.output_dir.join("metrics.jsonl"))?);
+        .with_logger(JsonLines::new(args.output_dir.join("metrics.jsonl")));
     let summary = trainer.train(shown);
     shown.finish();
     if summary?.interrupted {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use reheat_chat::ChatTemplate;
-use reheat_data::{Dataset, OnBadRow, PrepareOptions, Prepared, prepare_sft};
+use reheat_data::{OnBadRow, PrepareOptions, Prepared, prepare_sft};
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
+use reheat_train::{Checkpoint, JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::{
     output::{self, Format},
     plot::{self, Panel, Series},
     progress::{self, TrainingProgress},
-    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
+    settings::{Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
 };
 
 /// Fine-tune a model on conversations, prompts with completions, or plain text.
@@ -30,7 +30,6 @@ use crate::{
 Examples:
   reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/sft
   reheat sft --config sft.yaml --learning-rate 1e-5 --dry-run
-  reheat sft --model ./Qwen2.5-0.5B --dataset 'my-data:train[:10%]' --filter \"score >= 4\"
   reheat sft --model ./Qwen2.5-0.5B --dataset a.jsonl b.parquet --assistant-only-loss --num-train-epochs 1")]
 pub(crate) struct SftArgs {
     /// YAML file of settings.
@@ -55,6 +54,9 @@ struct RunSettings {
     /// Model folder in Hugging Face format.
     #[schemars(extend("x-flag" = "model"))]
     model_name_or_path: Option<String>,
+    /// Files of rows.
+    #[schemars(extend("x-flag" = "dataset"))]
+    dataset_name: Vec<String>,
     /// Folder for the model, checkpoints, metrics and plots.
     output_dir: Option<String>,
     /// File with a chat template to use instead of the model's.
@@ -62,6 +64,11 @@ struct RunSettings {
     chat_template_path: Option<String>,
     /// Token that ends a turn; told from the template when absent.
     eos_token: Option<String>,
+    /// Go on with an earlier run: a checkpoint's folder, or `true` for the newest intact one of the output folder.
+    #[schemars(extend("x-bare" = "true"))]
+    resume_from_checkpoint: Option<String>,
+    /// Remove the checkpoints that an earlier run left in the output folder.
+    overwrite_output_dir: bool,
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     device: DeviceChoice,
 }
@@ -128,14 +135,12 @@ impl DataSettings {
 pub(crate) struct SftSettings;
 
 static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
-static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
 static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DataSettings>("Data"));
 static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
 static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
 static ALL: LazyLock<Table> = LazyLock::new(|| {
     Table::default()
         .with::<RunSettings>("Run")
-        .with::<DatasetSettings>("Dataset")
         .with::<DataSettings>("Data")
         .with::<SftConfig>("Loss")
         .with::<TrainingConfig>("Training")
@@ -153,17 +158,17 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         eprintln!("note: {note}");
     }
     let settings: RunSettings = resolved.extract(&RUN)?;
-    let dataset: DatasetSettings = resolved.extract(&DATASET)?;
     let data: DataSettings = resolved.extract(&DATA)?;
     let method: SftConfig = resolved.extract(&METHOD)?;
     let config: TrainingConfig = resolved.extract(&TRAINING)?;
-    let (model_dir, output_dir) = check(&settings, &dataset, &config)?;
+    let (model_dir, output_dir) = check(&settings, &config)?;
+    settings.check_output_dir(&output_dir)?;
 
     let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
-    let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data)?;
+    let prepared = prepare(&settings.dataset_name, &tokenizer, template.as_ref(), &data)?;
     let device = settings.device.resolve()?;
 
     let plan = Plan { command: "sft", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
@@ -179,7 +184,11 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
-    let trainer = Trainer::new(model, Sft::new(prepared.sequences, method), config)?;
+    let mut trainer = Trainer::new(model, Sft::new(prepared.sequences, method), config)?;
+    match settings.resumes() {
+        Some(choice) => resume(&mut trainer, choice, &output_dir)?,
+        None => remove_checkpoints(&output_dir)?,
+    }
     let summary = train(trainer, &output_dir, Companions { tokenizer, template }, &resolved)?;
     if args.format.json {
         output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
@@ -187,25 +196,72 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         println!("{}", output_dir.display());
     }
     if summary.interrupted {
-        return Err(
-            Fault::interrupted(format!("stopped at step {}; the checkpoint is saved", summary.global_step)).into()
-        );
+        let stopped = format!("stopped at step {}; the checkpoint is saved", summary.global_step);
+        return Err(Fault::interrupted(stopped).hint("the same command with --resume-from-checkpoint goes on").into());
     }
     eprintln!("talk with it: reheat chat --model {}", output_dir.display());
     Ok(())
 }
 
+impl RunSettings {
+    fn resumes(&self) -> Option<&str> {
+        self.resume_from_checkpoint.as_deref().filter(|choice| !matches!(*choice, "false" | "False"))
+    }
+
+    /// A new run must not be mixed up with an old one when it is resumed.
+    fn check_output_dir(&self, output_dir: &Path) -> anyhow::Result<()> {
+        match Checkpoint::dirs(output_dir)?.last() {
+            Some(newest) if self.resumes().is_none() && !self.overwrite_output_dir => {
+                Err(Fault::input(format!("`{}` is of an earlier run", newest.display()))
+                    .hint("--resume-from-checkpoint goes on with it, --overwrite-output-dir removes it, or choose another --output-dir")
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Goes on with the run that a checkpoint is of, and says what is not as it was.
+fn resume(trainer: &mut Trainer<Sft>, choice: &str, output_dir: &Path) -> anyhow::Result<()> {
+    let checkpoint = match choice {
+        "true" | "True" => {
+            let (checkpoint, damaged) = Checkpoint::newest(output_dir)?;
+            for error in damaged {
+                eprintln!("warning: {error}; falling back to `{}`", checkpoint.dir().display());
+            }
+            checkpoint
+        }
+        dir => Checkpoint::open(Path::new(dir))?,
+    };
+    for change in trainer.resume(&checkpoint)? {
+        let effect = if change.has_effect {
+            "the run ends in other weights than without the change"
+        } else {
+            "no effect on the weights"
+        };
+        eprintln!("note: {change}: {effect}");
+    }
+    eprintln!("resuming from `{}`", checkpoint.dir().display());
+    Ok(())
+}
+
+fn remove_checkpoints(output_dir: &Path) -> anyhow::Result<()> {
+    for dir in Checkpoint::dirs(output_dir)? {
+        std::fs::remove_dir_all(&dir)
+            .map_err(|error| Fault::failed(format!("cannot remove `{}`", dir.display())).because(error))?;
+    }
+    Ok(())
+}
+
 /// Everything that can be known to be wrong before files are read.
-fn check(
-    settings: &RunSettings,
-    dataset: &DatasetSettings,
-    config: &TrainingConfig,
-) -> Result<(PathBuf, PathBuf), Fault> {
+fn check(settings: &RunSettings, config: &TrainingConfig) -> Result<(PathBuf, PathBuf), Fault> {
     let mut faults = config.faults();
     if settings.model_name_or_path.is_none() {
         faults.push("--model is missing".into());
     }
-    faults.extend(dataset.faults());
+    if settings.dataset_name.is_empty() {
+        faults.push("--dataset is missing".into());
+    }
     match (&settings.model_name_or_path, faults.as_slice()) {
         (Some(model), []) => {
             let output = settings.output_dir.clone().unwrap_or_else(|| "runs/sft".into());
@@ -238,13 +294,14 @@ fn choose_eos(
 }
 
 fn prepare(
-    dataset: &Dataset,
+    files: &[String],
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     data: &DataSettings,
 ) -> anyhow::Result<Prepared> {
+    let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
     let bar = progress::rows_bar("tokenising");
-    let prepared = prepare_sft(dataset, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
+    let prepared = prepare_sft(&files, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
     bar.finish_and_clear();
     Ok(prepared?)
 }
@@ -279,12 +336,6 @@ fn report(prepared: &Prepared) {
         "{} rows: {} sequences, {} tokens, {} of them trained",
         report.rows, report.sequences, report.tokens, report.trained_tokens
     );
-    if report.filtered > 0 {
-        eprintln!("{} rows left out by the filter", report.filtered);
-    }
-    if report.not_sampled > 0 {
-        eprintln!("{} rows not drawn", report.not_sampled);
-    }
     for (reason, count) in &report.skipped {
         eprintln!("{count} rows left out: {reason}");
     }
@@ -333,9 +384,10 @@ fn train(
         .map_err(|error| Fault::failed(format!("cannot make `{}`", output_dir.display())).because(error))?;
     write_yaml(resolved, &output_dir.join("config.yaml"))?;
     let files = companions.save(output_dir)?;
-    let metrics = JsonLines::create(&output_dir.join("metrics.jsonl"))?;
+    let metrics = JsonLines::new(output_dir.join("metrics.jsonl"));
     let mut trainer = trainer.with_run_dir(RunDir::create(output_dir, files)?).with_logger(metrics);
     let mut shown = TrainingProgress::new(Interrupt::install()?);
+    shown.rows = trainer.log_history().to_vec();
     let summary = trainer.train(&mut shown);
     shown.finish();
     save_plots(&shown.rows, &output_dir.join("plots"))?;

@@ -55,12 +55,12 @@ fn flag(field: &'static Field) -> Arg {
         .action(ArgAction::Set)
         .allow_negative_numbers(true);
     let arg = arg.aliases(field.aliases.iter().map(String::as_str));
+    if let Some(bare) = &field.bare {
+        return arg.num_args(0..=1).default_missing_value(bare.as_str());
+    }
     match &field.kind {
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
-        Kind::List(_) => {
-            let arg = arg.num_args(1..).action(ArgAction::Append);
-            if field.commas { arg.value_delimiter(',') } else { arg }
-        }
+        Kind::List(_) => arg.num_args(1..).value_delimiter(',').action(ArgAction::Append),
         Kind::Choice(names) if !field.optional => {
             arg.value_parser(PossibleValuesParser::new(names.iter().map(String::as_str)))
         }

@@ -4,9 +4,10 @@ use burn::tensor::Tensor;
 use reheat_data::{Batch, Sequence};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::Qwen2Config;
+use serde_json::{Map, Value, json};
 
 use super::{SftConfig, loss};
-use crate::{Measures, Method, Objective, StepContext, TrainError};
+use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
 
 /// Supervised fine-tuning on tokenised sequences.
 #[derive(Debug)]
@@ -27,6 +28,19 @@ impl Method for Sft {
 
     fn num_rows(&self) -> usize {
         self.sequences.len()
+    }
+
+    fn identity(&self) -> Map<String, Value> {
+        let rows = self.sequences.iter().flat_map(|sequence| {
+            let ids = sequence.input_ids.iter().map(|id| *id as i32);
+            let lengths = sequence.seq_lens.iter().map(|len| *len as i32);
+            ids.chain(sequence.labels.iter().copied()).chain(lengths).chain([sequence.input_ids.len() as i32])
+        });
+        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
+        identity.insert("method".into(), "sft".into());
+        identity.insert("num_rows".into(), self.sequences.len().into());
+        identity.insert("rows_sha256".into(), hash_of(rows).into());
+        identity
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {

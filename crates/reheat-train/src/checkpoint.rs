@@ -1,0 +1,188 @@
+//! What a checkpoint holds beside the model, and how a run takes it up again.
+//!
+//! Weights and moments are bits, counters are numbers, and the rows and the randomness of every step follow from its
+//! number and the seed: so a run that is taken up again ends in the same bytes as one that was never stopped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use reheat_model::{NamedTensor, TensorFile, WeightDtype, write_tensors};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::optimizer::Moment;
+use crate::progress::Progress;
+use crate::{TrainError, disk, exact, integrity};
+
+/// Counters, settings and rows so far.
+const STATE: &str = "training_state.json";
+/// Moments of the optimizer, by parameter and kind.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// The trained parameters in f32, where the model's own files hold them rounded.
+const MASTER: &str = "master.safetensors";
+/// Name of a checkpoint's directory, before the step.
+pub(crate) const PREFIX: &str = "checkpoint-";
+
+/// Everything in [`STATE`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TrainingState {
+    pub(crate) progress: Progress,
+    /// Steps that the optimizer took.
+    pub(crate) optimizer_steps: u64,
+    /// The settings of the loop.
+    pub(crate) settings: Map<String, Value>,
+    /// What the method says its rows and settings are.
+    pub(crate) identity: Map<String, Value>,
+}
+
+/// Writes everything beside the model into `dir`.
+pub(crate) fn write_state(
+    dir: &Path,
+    state: &TrainingState,
+    moments: Vec<Moment>,
+    master: &[NamedTensor],
+) -> Result<(), TrainError> {
+    disk::write(&dir.join(STATE), (exact::to_string(state) + "\n").as_bytes())?;
+    let moments: Vec<NamedTensor> = moments
+        .into_iter()
+        .map(|moment| NamedTensor {
+            name: format!("{}.{}", moment.parameter, moment.kind),
+            shape: vec![moment.values.shape().num_elements()],
+            dtype: own_dtype(&moment.values),
+            values: moment.values,
+        })
+        .collect();
+    write_tensors(&dir.join(OPTIMIZER), &moments)?;
+    if !master.is_empty() {
+        write_tensors(&dir.join(MASTER), master)?;
+    }
+    Ok(())
+}
+
+fn own_dtype(values: &Tensor<1>) -> WeightDtype {
+    match values.dtype() {
+        burn::tensor::DType::BF16 => WeightDtype::Bf16,
+        burn::tensor::DType::F16 => WeightDtype::F16,
+        _ => WeightDtype::F32,
+    }
+}
+
+/// A checkpoint whose files are what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    dir: PathBuf,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint and compares every file with the size and the hash it was saved with.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the directory was never a checkpoint to resume from.
+    pub fn open(dir: &Path) -> Result<Self, TrainError> {
+        if let Some(reason) = integrity::damage(dir) {
+            return Err(TrainError::Damaged { dir: dir.into(), reason });
+        }
+        if !dir.join(STATE).is_file() {
+            let reason = "it holds a model only, saved with save_only_model".into();
+            return Err(TrainError::Damaged { dir: dir.into(), reason });
+        }
+        Ok(Self { dir: dir.into() })
+    }
+
+    /// The newest intact checkpoint of a run, and what is wrong with those that are newer.
+    ///
+    /// # Errors
+    /// If there is no intact checkpoint; every damaged one is named.
+    pub fn newest(output_dir: &Path) -> Result<(Self, Vec<TrainError>), TrainError> {
+        let mut damaged = Vec::new();
+        for (_step, dir) in list(output_dir)?.into_iter().rev() {
+            match Self::open(&dir) {
+                Ok(checkpoint) => return Ok((checkpoint, damaged)),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Err(TrainError::NoCheckpoint {
+            dir: output_dir.into(),
+            damaged: damaged.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The directories of a run's checkpoints, the oldest first, intact or not.
+    ///
+    /// # Errors
+    /// If the directory cannot be read; one that does not exist has none.
+    pub fn dirs(output_dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+        Ok(list(output_dir)?.into_iter().map(|(_step, dir)| dir).collect())
+    }
+
+    /// Its directory, which is also a model directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn state(&self) -> Result<TrainingState, TrainError> {
+        let path = self.dir.join(STATE);
+        let damaged = |reason: String| TrainError::Damaged { dir: self.dir.clone(), reason };
+        let text = fs::read_to_string(&path).map_err(|error| damaged(format!("`{STATE}` cannot be read: {error}")))?;
+        exact::from_str(&text).map_err(|error| damaged(format!("`{STATE}` is of another version: {error}")))
+    }
+
+    /// The trained parameters by name.
+    pub(crate) fn weights(&self, device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
+        let master = self.dir.join(MASTER);
+        let files = if master.is_file() { vec![master] } else { self.model_files()? };
+        read_tensors(&files, device)
+    }
+
+    /// The optimizer's moments.
+    pub(crate) fn moments(&self, device: &Device) -> Result<Vec<Moment>, TrainError> {
+        let tensors = read_tensors(&[self.dir.join(OPTIMIZER)], device)?;
+        let moments = tensors.into_iter().filter_map(|(name, values)| {
+            let (parameter, kind) = name.rsplit_once('.')?;
+            Some(Moment { parameter: parameter.into(), kind: kind.into(), values })
+        });
+        Ok(moments.collect())
+    }
+
+    fn model_files(&self) -> Result<Vec<PathBuf>, TrainError> {
+        let entries = fs::read_dir(&self.dir)
+            .map_err(|error| TrainError::Damaged { dir: self.dir.clone(), reason: error.to_string() })?;
+        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        Ok(paths
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.ends_with(".safetensors") && name != OPTIMIZER
+            })
+            .collect())
+    }
+}
+
+fn read_tensors(files: &[PathBuf], device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
+    let mut tensors = BTreeMap::new();
+    for path in files {
+        TensorFile::open(path)?.for_each(device, |name, tensor| {
+            tensors.insert(name, tensor);
+        })?;
+    }
+    Ok(tensors)
+}
+
+/// Every directory with a checkpoint's name, by step.
+pub(crate) fn list(output_dir: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+    let entries = match fs::read_dir(output_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(TrainError::Read { path: output_dir.into(), source }),
+    };
+    let mut checkpoints: Vec<(u64, PathBuf)> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let step = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
+            Some((step, entry.path()))
+        })
+        .collect();
+    checkpoints.sort();
+    Ok(checkpoints)
+}

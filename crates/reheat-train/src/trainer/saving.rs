@@ -1,0 +1,123 @@
+//! Saving a run, and going on with it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use reheat_model::{NamedTensor, SaveOptions, WeightDtype, for_each_parameter, map_parameters};
+use serde_json::{Map, Value, json};
+
+use super::Trainer;
+use crate::changes::{self, Change};
+use crate::checkpoint::{self, Checkpoint, TrainingState};
+use crate::{Callback, Method, TrainError, TrainerState, disk};
+
+impl<M: Method> Trainer<M> {
+    pub(super) fn save_checkpoint(&self, callback: &mut dyn Callback) -> Result<(), TrainError> {
+        let Some(run_dir) = &self.run_dir else { return Ok(()) };
+        let dir = run_dir.save_checkpoint(self.progress.step, |dir| {
+            self.write_model(dir)?;
+            if self.config.save_only_model { Ok(()) } else { self.write_state(dir) }
+        })?;
+        if let Some(limit) = self.config.save_total_limit {
+            run_dir.prune(limit, None)?;
+        }
+        callback.on_save(&dir);
+        Ok(())
+    }
+
+    /// The model in Hugging Face format, and the state that transformers' tools read.
+    pub(super) fn write_model(&self, dir: &Path) -> Result<(), TrainError> {
+        self.model().save(dir, &SaveOptions { dtype: self.config.save_dtype, ..SaveOptions::default() })?;
+        let text = serde_json::to_string_pretty(&self.trainer_state()).expect("the state is numbers by name");
+        disk::write(&dir.join("trainer_state.json"), (text + "\n").as_bytes())
+    }
+
+    /// Everything else that a run needs to go on.
+    fn write_state(&self, dir: &Path) -> Result<(), TrainError> {
+        let state = TrainingState {
+            progress: self.progress.clone(),
+            optimizer_steps: self.optimizer.steps(),
+            settings: self.settings(),
+            identity: self.method.identity(),
+        };
+        let moments = self.optimizer.moments();
+        let mut master = Vec::new();
+        if self.config.save_dtype != WeightDtype::F32 {
+            let trained: BTreeSet<&String> = moments.iter().map(|moment| &moment.parameter).collect();
+            for_each_parameter(self.model(), "", |name, shape, values| {
+                let name = name.to_owned();
+                if trained.contains(&name) {
+                    master.push(NamedTensor { name, shape: shape.to_vec(), values, dtype: WeightDtype::F32 });
+                }
+            });
+        }
+        checkpoint::write_state(dir, &state, moments, &master)
+    }
+
+    fn settings(&self) -> Map<String, Value> {
+        let Value::Object(settings) = json!(self.config) else { unreachable!("settings are a struct") };
+        settings
+    }
+
+    /// Goes on where a checkpoint was saved: weights, moments, counters and the rows still to come are those of a run
+    /// that was never stopped. Gives the settings that differ.
+    ///
+    /// # Errors
+    /// If the checkpoint is of another model or cannot be read, or settings differ that decide which rows a step has.
+    pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<Vec<Change>, TrainError> {
+        let state = checkpoint.state()?;
+        let identity = self.method.identity();
+        let changes = changes::compare((&state.settings, &self.settings()), (&state.identity, &identity))?;
+        let damaged = |reason| TrainError::Damaged { dir: checkpoint.dir().into(), reason };
+
+        let device = self.model().device();
+        let moments = checkpoint.moments(&device)?;
+        let trained: BTreeSet<String> = moments.iter().map(|moment| moment.parameter.clone()).collect();
+        let mut weights = checkpoint.weights(&device)?;
+        let mut faults = Vec::new();
+        let model = self.model.take().expect("the model is absent only inside a step");
+        self.model = Some(map_parameters(model, "", |name, value| match weights.remove(name) {
+            Some(saved) if saved.dims() == value.dims() => saved.cast(value.dtype()),
+            Some(saved) => {
+                faults.push(format!("`{name}` has {} numbers, the model {}", saved.dims()[0], value.dims()[0]));
+                value
+            }
+            None if trained.contains(name) => {
+                faults.push(format!("`{name}` is missing"));
+                value
+            }
+            None => value,
+        }));
+        if !faults.is_empty() {
+            return Err(damaged(faults.join("; ")));
+        }
+        self.optimizer.restore(state.optimizer_steps, moments).map_err(damaged)?;
+        self.progress = state.progress;
+        Ok(changes)
+    }
+
+    fn trainer_state(&self) -> TrainerState {
+        TrainerState {
+            best_global_step: None,
+            best_metric: None,
+            best_model_checkpoint: None,
+            epoch: self.epoch(),
+            eval_steps: 0,
+            global_step: self.progress.step,
+            is_hyper_param_search: false,
+            is_local_process_zero: true,
+            is_world_process_zero: true,
+            log_history: self.progress.log_history.clone(),
+            logging_steps: self.config.logging_steps,
+            max_steps: self.schedule.total_steps,
+            num_input_tokens_seen: self.progress.num_tokens,
+            num_train_epochs: self.config.num_train_epochs.ceil() as u64,
+            save_steps: self.config.save_steps,
+            stateful_callbacks: Map::new(),
+            total_flos: 0.0,
+            train_batch_size: self.config.per_device_train_batch_size,
+            trial_name: None,
+            trial_params: None,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A run that is stopped and taken up again ends in the same bytes as one that is not.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use reheat_data::Sequence;
+use reheat_model::{Qwen2, Qwen2Config, WeightDtype, for_each_parameter};
+use reheat_train::{
+    Callback, Checkpoint, Control, JsonLines, LogRow, NoCallback, RunDir, SaveStrategy, Sft, SftConfig, TrainError,
+    Trainer, TrainingConfig,
+};
+
+const STEPS: u64 = 9;
+
+fn rows() -> Vec<Sequence> {
+    (0..7u32).map(|row| Sequence::new((0..3 + row).map(|i| (row * 7 + i * 5) % 64).collect())).collect()
+}
+
+fn config() -> TrainingConfig {
+    let mut config = TrainingConfig::default();
+    config.learning_rate = 1e-2;
+    config.max_steps = STEPS as i64;
+    config.per_device_train_batch_size = 2;
+    config.gradient_accumulation_steps = 2;
+    // A window of logging is open at most checkpoints.
+    config.logging_steps = 4;
+    config.save_steps = 3;
+    config
+}
+
+/// Another model than the one that was trained: everything has to come from the checkpoint.
+fn model(seed: u64) -> Qwen2 {
+    Qwen2::random(&Qwen2Config::tiny(64), seed, &Device::flex())
+}
+
+fn trainer(dir: &Path, seed: u64, config: TrainingConfig) -> Trainer<Sft> {
+    Trainer::new(model(seed), Sft::new(rows(), SftConfig::default()), config)
+        .unwrap()
+        .with_run_dir(RunDir::create(dir, Vec::new()).unwrap())
+        .with_logger(JsonLines::new(dir.join("metrics.jsonl")))
+}
+
+struct StopAfter(u64);
+
+impl Callback for StopAfter {
+    fn on_step(&mut self, row: &LogRow) -> Control {
+        if row.step == self.0 { Control::Stop } else { Control::Continue }
+    }
+}
+
+fn weights(model: &Qwen2) -> Vec<u32> {
+    let mut bits = Vec::new();
+    for_each_parameter(model, "", |_, _, values| {
+        bits.extend(values.into_data().try_to_vec::<f32>().unwrap().into_iter().map(f32::to_bits));
+    });
+    bits
+}
+
+/// The rows without the one column that has a clock in it.
+fn metrics(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| line.split(",\"tokens_per_second\"").next().unwrap().to_owned()).collect()
+}
+
+/// Every file of a checkpoint but those with the speed in them.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap()))
+        .filter(|(name, _)| name.ends_with(".safetensors") || name == "config.json")
+        .collect()
+}
+
+fn check_at_every_step(dtype: WeightDtype) {
+    let config = || {
+        let mut config = config();
+        config.save_dtype = dtype;
+        config
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let whole_dir = folder.path().join("whole");
+    let mut whole = trainer(&whole_dir, 5, config());
+    let summary = whole.train(&mut NoCallback).unwrap();
+    for stop in 1..STEPS {
+        let dir = folder.path().join(format!("stopped-{stop}"));
+        let stopped = trainer(&dir, 5, config()).train(&mut StopAfter(stop)).unwrap();
+        assert!(stopped.interrupted);
+        let (checkpoint, damaged) = Checkpoint::newest(&dir).unwrap();
+        assert!(damaged.is_empty() && checkpoint.dir().ends_with(format!("checkpoint-{stop}")));
+
+        let mut resumed = trainer(&dir, 6, config());
+        assert_eq!(resumed.resume(&checkpoint).unwrap(), []);
+        let resumed_summary = resumed.train(&mut NoCallback).unwrap();
+        assert_eq!(weights(resumed.model()), weights(whole.model()), "stopped at {stop}");
+        assert_eq!(metrics(&dir), metrics(&whole_dir), "stopped at {stop}");
+        assert_eq!(files(&dir.join("checkpoint-9")), files(&whole_dir.join("checkpoint-9")), "stopped at {stop}");
+        assert_eq!(resumed_summary.train_loss.to_bits(), summary.train_loss.to_bits());
+        assert_eq!(resumed_summary.num_tokens, summary.num_tokens);
+    }
+}
+
+#[test]
+fn resumed_is_uninterrupted() {
+    check_at_every_step(WeightDtype::F32);
+}
+
+/// The saved model is rounded; what training goes on with is not.
+#[test]
+fn resumed_is_uninterrupted_where_models_are_saved_in_bfloat16() {
+    check_at_every_step(WeightDtype::Bf16);
+}
+
+/// Rows that were logged after the checkpoint, before the run was killed, are not there twice.
+#[test]
+fn metrics_after_the_checkpoint_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    trainer(&whole, 5, config()).train(&mut NoCallback).unwrap();
+    trainer(&killed, 5, config()).train(&mut NoCallback).unwrap();
+    let mut resumed = trainer(&killed, 5, config());
+    resumed.resume(&Checkpoint::open(&killed.join("checkpoint-3")).unwrap()).unwrap();
+    // As a crash in the middle of a line leaves it.
+    let torn = fs::read_to_string(killed.join("metrics.jsonl")).unwrap() + "{\"step\":12,\"lo";
+    fs::write(killed.join("metrics.jsonl"), torn).unwrap();
+    resumed.train(&mut NoCallback).unwrap();
+    assert_eq!(metrics(&killed), metrics(&whole));
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_falls_back_to_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    trainer(folder.path(), 5, config()).train(&mut NoCallback).unwrap();
+    let expected = files(&folder.path().join("checkpoint-9"));
+    let damaged = folder.path().join("checkpoint-9/optimizer.safetensors");
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+
+    let (checkpoint, damaged) = Checkpoint::newest(folder.path()).unwrap();
+    assert!(checkpoint.dir().ends_with("checkpoint-6"));
+    let [TrainError::Damaged { reason, .. }] = damaged.as_slice() else { panic!("{damaged:?}") };
+    assert_eq!(reason, "`optimizer.safetensors` is not what was written");
+    let mut resumed = trainer(folder.path(), 6, config());
+    resumed.resume(&checkpoint).unwrap();
+    resumed.train(&mut NoCallback).unwrap();
+    assert_eq!(files(&folder.path().join("checkpoint-9")), expected);
+}
+
+#[test]
+fn what_decides_the_rows_of_a_step_must_be_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    trainer(folder.path(), 5, config()).train(&mut StopAfter(3)).unwrap();
+    let (checkpoint, _) = Checkpoint::newest(folder.path()).unwrap();
+
+    let mut changed = config();
+    changed.seed = 43;
+    changed.learning_rate = 1.0;
+    let error = trainer(folder.path(), 5, changed).resume(&checkpoint).unwrap_err();
+    assert_eq!(error.to_string(), "the run to resume had other settings: seed was 42, is 43");
+
+    let fewer = Sft::new(rows()[..6].to_vec(), SftConfig::default());
+    let error = Trainer::new(model(5), fewer, config()).unwrap().resume(&checkpoint).unwrap_err();
+    assert!(error.to_string().contains("num_rows was 7, is 6"), "{error}");
+
+    let mut changed = config();
+    changed.learning_rate = 1e-3;
+    changed.save_strategy = SaveStrategy::No;
+    let changes = trainer(folder.path(), 5, changed).resume(&checkpoint).unwrap();
+    let told: Vec<_> = changes.iter().map(|change| (change.to_string(), change.has_effect)).collect();
+    let expected = [("learning_rate was 0.01, is 0.001", true), ("save_strategy was \"steps\", is \"no\"", false)];
+    assert_eq!(told, expected.map(|(text, effect)| (text.to_owned(), effect)));
+}
+
+#[test]
+fn a_model_of_another_shape_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    trainer(folder.path(), 5, config()).train(&mut StopAfter(3)).unwrap();
+    let (checkpoint, _) = Checkpoint::newest(folder.path()).unwrap();
+    let other = Qwen2::random(&Qwen2Config::tiny(65), 5, &Device::flex());
+    let mut trainer = Trainer::new(other, Sft::new(rows(), SftConfig::default()), config()).unwrap();
+    let error = trainer.resume(&checkpoint).unwrap_err();
+    assert!(error.to_string().contains("`model.embed_tokens.weight` has 2048 numbers, the model 2080"), "{error}");
+}

@@ -2,12 +2,14 @@
 
 mod golden;
 mod python;
+mod trajectory;
 
 use std::path::{Path, PathBuf};
 
 pub use self::{
     golden::{assert_close, floats, golden, ids},
     python::reference_python,
+    trajectory::{assert_probe, assert_trajectory, training_config},
 };
 
 /// The workspace's root directory.

@@ -9,8 +9,10 @@ mod file; // a YAML file with line numbers
 mod names; // names of other versions and tools
 mod resolve; // three sources become one value each
 mod plan; // what will be done, printed
+mod dataset; // --dataset and what goes with it
 
 pub(crate) use self::{
+    dataset::DatasetSettings,
     flags::{Flags, HasTable},
     plan::{Fact, Plan, write_yaml},
     resolve::{Resolved, resolve},

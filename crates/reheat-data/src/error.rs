@@ -117,6 +117,14 @@ pub enum DataError {
         /// The configurations that exist.
         available: String,
     },
+    /// A dataset has several configurations and doesn't say which is meant.
+    #[error("`{path}` has several configurations: {available}")]
+    ConfigNeeded {
+        /// The dataset.
+        path: String,
+        /// The configurations that exist.
+        available: String,
+    },
     /// The front matter of a dataset's `README.md` can't be understood.
     #[error("`{}`: {reason}", .path.display())]
     Readme {
@@ -187,6 +195,8 @@ impl DataError {
             Self::Damaged { .. } => "fetch or write the file again",
             Self::Row { problem, .. } => return problem.hint(),
             Self::AmbiguousFormat { .. } => "say which with --format",
+            Self::UnknownSplit { .. } => "name one of them with --split, or behind the dataset: `my-data:test[:100]`",
+            Self::UnknownConfig { .. } | Self::ConfigNeeded { .. } => "name one of them with --dataset-config",
             Self::WrongKind { .. } => {
                 "`reheat data inspect` shows what the rows are; --format reads them as something else"
             }
@@ -226,6 +236,12 @@ pub enum RowProblem {
     NotCsv {
         /// What is wrong.
         reason: String,
+    },
+    /// Renaming would give two columns one name.
+    #[error("two columns would be called `{column}`")]
+    ColumnTwice {
+        /// The name.
+        column: String,
     },
     /// JSON, but no object.
     #[error("a row must be an object, found {found}")]
@@ -334,6 +350,7 @@ impl RowProblem {
             Self::NotJson { .. } => "not JSON",
             Self::NotUtf8 { .. } => "not UTF-8",
             Self::NotCsv { .. } => "not CSV",
+            Self::ColumnTwice { .. } => "two columns of one name",
             Self::NotAnObject { .. } => "not an object",
             Self::TooLarge { .. } => "too large",
             Self::UnknownFormat { .. } => "unknown format",

@@ -1,10 +1,11 @@
 //! Files of conversations to tokenised batches in host memory.
 //!
-//! A row travels `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`pack()`] -> [`Batch`]. Nothing here knows tensors
-//! or devices, and nothing is lost without a count: see [`Report`].
+//! A row travels `source` -> `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`pack()`] -> [`Batch`]. Nothing here
+//! knows tensors or devices, and nothing is lost without a count: see [`Report`].
 
 mod row; // one row, and where it stands
 mod read; // files to rows
+mod source; // what people name, to files and rows of them
 mod format; // rows to examples
 mod tokenize; // examples to ids and labels
 mod prepare; // files to sequences, with a report
@@ -20,5 +21,7 @@ pub use self::{
     order::{TrainSamplingStrategy, epoch_order},
     pack::{PackOptions, PackReport, PackingStrategy, pack},
     prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
+    read::RawRow,
     row::{Row, RowId},
+    source::{DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},
 };

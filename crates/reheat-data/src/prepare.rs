@@ -1,7 +1,7 @@
 //! Files to sequences: every row is read, told apart, rendered, tokenised and cut, and what is lost is counted.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use reheat_chat::ChatTemplate;
@@ -9,12 +9,9 @@ use reheat_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{ConvertOptions, Converter};
-use crate::read::{self, RawRow, TextUnit};
+use crate::read::RawRow;
 use crate::tokenize::{LossRules, SftTokenizer};
-use crate::{DataError, Detection, Format, RowId, RowProblem, Sequence, detect};
-
-/// Rows that are parsed and tokenised together; the threads share them.
-const ROWS_PER_CHUNK: usize = 512;
+use crate::{DataError, Dataset, Detection, Format, RowId, RowProblem, Sequence, detect};
 
 /// The formats that supervised fine-tuning can use.
 const SFT_FORMATS: [Format; 7] = [
@@ -85,6 +82,10 @@ pub struct Report {
     pub files: Vec<(String, Detection)>,
     /// Rows read.
     pub rows: u64,
+    /// Rows that the dataset's filter left out before that.
+    pub filtered: u64,
+    /// Rows that were not drawn for the dataset's samples.
+    pub not_sampled: u64,
     /// Rows left out, by reason.
     pub skipped: BTreeMap<&'static str, u64>,
     /// The rows left out.
@@ -112,7 +113,7 @@ pub struct Prepared {
     pub report: Report,
 }
 
-/// Reads files and makes sequences for supervised fine-tuning.
+/// Reads a dataset and makes sequences for supervised fine-tuning.
 ///
 /// `progress` is told the number of rows done so far, from the thread that calls.
 ///
@@ -120,7 +121,7 @@ pub struct Prepared {
 /// If a file can't be read; a row has no known format or can't be used (unless such rows are skipped); rows are
 /// conversations and there is no template; or no sequence is left with a token to learn.
 pub fn prepare_sft(
-    files: &[PathBuf],
+    dataset: &Dataset,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     options: &PrepareOptions,
@@ -136,13 +137,10 @@ pub fn prepare_sft(
     let loss = LossRules { completion_only: options.completion_only_loss, assistant_only: options.assistant_only_loss };
     let tokenizer = SftTokenizer { tokenizer, template, loss };
     let mut prepared = Prepared { sequences: Vec::new(), report: Report::default() };
-    for file in files {
-        prepare_file(file, &tokenizer, options, &mut prepared, progress)?;
-    }
-    let names = || files.iter().map(|file| format!("`{}`", file.display())).collect::<Vec<_>>().join(", ");
+    prepare_rows(dataset, &tokenizer, options, &mut prepared, progress)?;
     let report = &prepared.report;
-    if report.rows == 0 {
-        return Err(DataError::Empty { files: names() });
+    if report.rows == 0 && report.filtered == 0 {
+        return Err(DataError::Empty { files: dataset.name().to_owned() });
     }
     if report.trained_tokens == 0 {
         let mut reasons: Vec<String> =
@@ -150,38 +148,53 @@ pub fn prepare_sft(
         if report.without_trained_token > 0 {
             reasons.push(format!("{} without a token to learn", report.without_trained_token));
         }
-        return Err(DataError::NothingLeft { rows: report.rows, files: names(), reasons: reasons.join(", ") });
+        if report.filtered > 0 {
+            reasons.push(format!("{} left out by the filter", report.filtered));
+        }
+        let rows = report.rows + report.filtered;
+        return Err(DataError::NothingLeft { rows, files: dataset.name().to_owned(), reasons: reasons.join(", ") });
     }
     Ok(prepared)
 }
 
-fn prepare_file(
-    file: &std::path::Path,
+fn prepare_rows(
+    dataset: &Dataset,
     tokenizer: &SftTokenizer,
     options: &PrepareOptions,
     prepared: &mut Prepared,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), DataError> {
-    let mut rows = read::open(file, TextUnit::Line)?;
-    let mut converter = None;
+    let mut rows = dataset.rows();
+    let mut converters: HashMap<Origin, Converter> = HashMap::new();
     loop {
-        let chunk: Vec<RawRow> = rows.by_ref().take(ROWS_PER_CHUNK).collect::<Result<_, _>>()?;
+        let chunk: Vec<RawRow> = rows.next_chunk()?;
+        prepared.report.filtered = rows.num_filtered();
+        prepared.report.not_sampled = rows.num_not_sampled();
         if chunk.is_empty() {
             return Ok(());
         }
-        let rows: Vec<_> = chunk.into_par_iter().map(RawRow::parse).collect();
-        if converter.is_none()
-            && let Some((id, row)) = rows.iter().find_map(|(id, row)| Some((id, row.as_ref().ok()?)))
-        {
-            let detection = told(id, row, tokenizer, options)?;
-            converter = Some(Converter::new(&detection, ConvertOptions::default()));
-            prepared.report.files.push((file.display().to_string(), detection));
+        let rows: Vec<_> = chunk
+            .into_par_iter()
+            .map(|row| {
+                let part = row.part();
+                let (id, row) = row.parse();
+                (Origin { part, file: id.file().into() }, id, row)
+            })
+            .collect();
+        for (origin, id, row) in &rows {
+            if let Ok(row) = row
+                && !converters.contains_key(origin)
+            {
+                let detection = told(id, row, tokenizer, options)?;
+                converters.insert(origin.clone(), Converter::new(&detection, ConvertOptions::default()));
+                prepared.report.files.push((id.file().to_owned(), detection));
+            }
         }
         let results: Vec<(RowId, Result<Vec<Cut>, RowProblem>)> = rows
             .into_par_iter()
-            .map(|(id, row)| {
+            .map(|(origin, id, row)| {
                 let cuts = row.and_then(|row| {
-                    let converter = converter.as_ref().expect("a row that parses has told the format");
+                    let converter = converters.get(&origin).expect("a row that parses has told the format");
                     let examples = converter.convert(row)?;
                     examples.into_iter().map(|example| cut(tokenizer.sequence(example)?, options.max_length)).collect()
                 });
@@ -193,6 +206,13 @@ fn prepare_file(
         }
         progress(prepared.report.rows);
     }
+}
+
+/// Rows of one format: those of a file, in one dataset of a mixture.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Origin {
+    part: usize,
+    file: Arc<str>,
 }
 
 /// The format of a file's rows, by the setting or by looking at one.

@@ -14,62 +14,117 @@ mod limit;
 
 pub(crate) use self::{
     limit::MAX_ROW_BYTES,
-    open::{TextUnit, open},
+    open::{RawRows, TextUnit, count, open},
 };
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::{DataError, Row, RowId, RowProblem, row};
+use crate::{Row, RowId, RowProblem, row, source::Operations};
 
-/// The rows of one file. An error in between ends the file; a bad row doesn't.
-pub(crate) type RawRows = Box<dyn Iterator<Item = Result<RawRow, DataError>> + Send>;
-
-/// A row that isn't parsed yet.
+/// A row that isn't parsed yet: that is work for many threads.
 #[derive(Debug)]
-pub(crate) struct RawRow {
+pub struct RawRow {
     id: RowId,
     content: Content,
+    /// Which dataset of a mixture it belongs to.
+    part: usize,
+    operations: Option<Arc<Operations>>,
 }
 
 #[derive(Debug)]
 enum Content {
     Json(Vec<u8>),
     Parsed(Row),
-    Bad(RowProblem),
+    /// What is wrong, and the text where it is known.
+    Bad(RowProblem, Option<Vec<u8>>),
 }
 
 impl RawRow {
+    fn new(id: RowId, content: Content) -> Self {
+        Self { id, content, part: 0, operations: None }
+    }
+
     fn json(id: RowId, bytes: Vec<u8>) -> Self {
-        Self { id, content: Content::Json(bytes) }
+        Self::new(id, Content::Json(bytes))
     }
 
     pub(crate) fn parsed(id: RowId, row: Row) -> Self {
-        Self { id, content: Content::Parsed(row) }
+        Self::new(id, Content::Parsed(row))
     }
 
     fn bad(id: RowId, problem: RowProblem) -> Self {
-        Self { id, content: Content::Bad(problem) }
+        Self::new(id, Content::Bad(problem, None))
     }
 
-    pub(crate) fn id(&self) -> &RowId {
+    pub(crate) fn in_part(self, part: usize) -> Self {
+        Self { part, ..self }
+    }
+
+    pub(crate) fn with(self, operations: &Arc<Operations>) -> Self {
+        Self { operations: Some(Arc::clone(operations)), ..self }
+    }
+
+    /// Where the row stands.
+    #[must_use]
+    pub fn id(&self) -> &RowId {
         &self.id
     }
 
-    /// The row's text where it came as text; a bad row is set aside as it was found.
-    pub(crate) fn text(&self) -> Option<String> {
+    /// Which dataset of a mixture the row belongs to, from 0. Rows of one file in one dataset have one format.
+    #[must_use]
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
+    /// The row's text as it was found, or as JSON where it didn't come as text. Makes a copy.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
         match &self.content {
-            Content::Json(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-            Content::Parsed(_) | Content::Bad(_) => None,
+            Content::Json(bytes) | Content::Bad(_, Some(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            Content::Parsed(row) => serde_json::to_string(row).ok(),
+            Content::Bad(_, None) => None,
         }
     }
 
-    pub(crate) fn parse(self) -> (RowId, Result<Row, RowProblem>) {
+    /// About how many bytes of text the row has.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Json(bytes) => bytes.len(),
+            Content::Parsed(row) => row.iter().map(|(column, value)| column.len() + row::text_bytes(value)).sum(),
+            Content::Bad(_, text) => text.as_ref().map_or(0, Vec::len),
+        }
+    }
+
+    /// The row's columns, renamed and reduced as the dataset's settings ask, or why it has none.
+    pub fn parse(self) -> (RowId, Result<Row, RowProblem>) {
         let row = match self.content {
             Content::Json(bytes) => parse(&bytes),
             Content::Parsed(row) => Ok(row),
-            Content::Bad(problem) => Err(problem),
+            Content::Bad(problem, _) => Err(problem),
+        };
+        let row = match self.operations {
+            Some(operations) => row.and_then(|row| operations.apply(row)),
+            None => row,
         };
         (self.id, row)
+    }
+
+    /// The row as it is passed on; `None` where a filter leaves it out. A row that can't be judged stays, for its
+    /// problem to be met.
+    pub(crate) fn judged_by(self, operations: &Operations) -> Option<Self> {
+        let id = self.id;
+        let bad = |problem, text| Some(Self::new(id.clone(), Content::Bad(problem, text)));
+        let (row, text) = match self.content {
+            Content::Json(bytes) => (parse(&bytes), Some(bytes)),
+            Content::Parsed(row) => (Ok(row), None),
+            Content::Bad(problem, text) => return bad(problem, text),
+        };
+        match row.and_then(|row| operations.judged(row)) {
+            Ok(row) => row.map(|row| Self::parsed(id, row)),
+            Err(problem) => bad(problem, text),
+        }
     }
 }
 

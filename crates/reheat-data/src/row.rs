@@ -73,6 +73,17 @@ pub(crate) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
+/// Bytes of the text in a value, with a few for each thing that isn't text.
+pub(crate) fn text_bytes(value: &Value) -> usize {
+    const OTHER: usize = 8;
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => OTHER + items.iter().map(text_bytes).sum::<usize>(),
+        Value::Object(object) => OTHER + object.iter().map(|(key, value)| key.len() + text_bytes(value)).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => OTHER,
+    }
+}
+
 /// The value of a column, where a null counts as none: Parquet and CSV have no other way to leave a value out.
 pub(crate) fn present<'a>(row: &'a Row, column: &str) -> Option<&'a Value> {
     row.get(column).filter(|value| !value.is_null())

@@ -58,7 +58,7 @@ impl KvCache {
         let hidden = last.expect("there is at least one chunk");
         let rows = hidden.dims()[0];
         let hidden = model.norm.forward(hidden.narrow(0, rows - 1, 1));
-        linear(hidden, model.head(), None).squeeze_dim::<1>(0)
+        linear(hidden, model.head(), None, model.compute()).squeeze_dim::<1>(0)
     }
 
     /// Hidden states of the new tokens after the last block.

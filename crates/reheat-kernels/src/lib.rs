@@ -3,6 +3,8 @@
 //! Each operation has a plain definition in Burn operations, which runs on every device and is what the tests compare
 //! with, and a CPU kernel with a hand-written backward pass that computes again instead of storing.
 //! The choice is made per call, from the device and the type of the tensors: f32 on the CPU is fused.
+//! Activations, norms and losses are f32; weights are stored in f32, bf16 or int8 ([`Weight`]), and [`Compute`] says in
+//! which type the factors of matrix products meet.
 //!
 //! Tensors are `[tokens, width]`: sequences lie end to end and are never padded.
 //!
@@ -22,6 +24,7 @@
     reason = "raw products, mapped files and the allocator's options live here, each with its reason"
 )]
 
+mod weight; // how the weights of dense layers are stored
 mod linear;
 mod rms_norm;
 mod rotary;
@@ -41,11 +44,13 @@ pub use self::{
     embedding::embedding_backward,
     linear::linear,
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
+    matrix::Compute,
     memory::{MappedFile, TensorBytes, keep_pages},
     optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},
     swiglu::swiglu,
+    weight::{Int8Weight, Weight, embedding},
 };
 
 use burn::backend::DispatchDevice;
@@ -53,5 +58,9 @@ use burn::tensor::{DType, Tensor};
 
 /// Whether the CPU kernels take this tensor; everything else goes through the plain definitions.
 fn runs_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Flex(_))
+    tensor.dtype() == DType::F32 && on_cpu(tensor)
+}
+
+fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Flex(_))
 }

@@ -1,7 +1,7 @@
 //! `y = x · Wᵀ + b`, with the weight as checkpoints store it.
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_autodiff::{
     Autodiff, NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -11,15 +11,17 @@ use burn_autodiff::{
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::matrix::{Matrix, Threads, Write, numbers, product, product_of, tensor_of};
-use crate::{runs_fused, vector};
-
-/// Up to this many rows a product is bound by reading the weight once, and dot products beat a packed GEMM.
-const DOT_ROWS: usize = 4;
+use crate::matrix::{
+    Compute, Matrix, Plan, Threads, Write, dense, elements, numbers, product, product_of, rows_by_weight, tensor_of,
+};
+use crate::weight::int_tensor;
+use crate::{Int8Weight, Weight, runs_fused, vector};
 
 /// `x · weightᵀ + bias`.
 ///
-/// The gradient of the weight comes out as `[out, in]`, in the layout of the weight itself.
+/// Sums are f32. One row or a few read the weight once, in the type in which it is stored; more go through a blocked
+/// product. The gradient of an f32 weight comes out as `[out, in]`, in the layout of the weight itself; bf16 and int8
+/// weights are frozen.
 ///
 /// # Shapes
 /// - `x`: `[tokens, in]`
@@ -29,126 +31,180 @@ const DOT_ROWS: usize = 4;
 ///
 /// # Panics
 /// If the inner sizes differ.
-pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub fn linear(x: Tensor<2>, weight: impl Into<Weight>, bias: Option<Tensor<1>>, compute: Compute) -> Tensor<2> {
+    let weight = weight.into();
     if !runs_fused(&x) {
-        return reference(x, weight, bias);
+        return reference(x, weight, bias, compute);
     }
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::linear_with_bias(x, weight, bias.into_dispatch()),
-        None => Dispatch::linear(x, weight),
-    })
+    match (weight, bias) {
+        (Weight::Float(weight), bias) => {
+            let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+            Tensor::from_dispatch(match bias {
+                Some(bias) => Dispatch::linear_with_bias(x, weight, bias.into_dispatch(), compute),
+                None => Dispatch::linear(x, weight, compute),
+            })
+        }
+        (Weight::Int8(weight), bias) => {
+            let weight = Rows::new(weight);
+            let y = Tensor::from_dispatch(Dispatch::linear_int8(x.into_dispatch(), weight, compute));
+            match bias {
+                Some(bias) => y + bias.unsqueeze::<2>(),
+                None => y,
+            }
+        }
+    }
 }
 
 /// The definition in Burn operations, for every device and as the oracle of the fused one.
-pub(crate) fn reference(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = x.matmul(weight.transpose());
+pub(crate) fn reference(x: Tensor<2>, weight: Weight, bias: Option<Tensor<1>>, compute: Compute) -> Tensor<2> {
+    let dtype = x.dtype();
+    let y = match weight {
+        Weight::Float(weight) => rounded(x, compute).matmul(rounded(weight, compute).transpose()),
+        Weight::Int8(weight) => {
+            let integers = weight.values().float().cast(DType::F32);
+            rounded(x, compute).matmul(integers.transpose()) * weight.scales().unsqueeze::<2>()
+        }
+    };
+    let y = y.cast(dtype);
     match bias {
         Some(bias) => y + bias.unsqueeze::<2>(),
         None => y,
     }
 }
 
+/// A factor in the type in which it meets another, as f32.
+pub(crate) fn rounded(factor: Tensor<2>, compute: Compute) -> Tensor<2> {
+    match compute {
+        Compute::F32 => factor.cast(DType::F32),
+        Compute::Bf16 => factor.cast(DType::BF16).cast(DType::F32),
+    }
+}
+
+/// An int8 weight on the CPU.
+#[derive(Debug, Clone)]
+pub(crate) struct Rows {
+    values: FlexTensor,
+    scales: FlexTensor,
+}
+
+impl Rows {
+    pub(crate) fn new(weight: Int8Weight) -> Self {
+        Self { values: int_tensor(weight.values()), scales: dense(weight.scales()) }
+    }
+
+    pub(crate) fn values(&self) -> &FlexTensor {
+        &self.values
+    }
+
+    /// Multiplies each column of `[tokens, out]` by the scale of its row of the weight.
+    pub(crate) fn scale(&self, columns: &mut [f32]) {
+        let scales = numbers(&self.scales);
+        columns.par_chunks_exact_mut(scales.len().max(1)).for_each(|row| vector::multiply_in_place(row, scales));
+    }
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LinearOps: Backend {
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn linear_with_bias(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self>;
+    fn linear_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        compute: Compute,
+    ) -> FloatTensor<Self>;
+    fn linear_int8(x: FloatTensor<Self>, weight: Rows, compute: Compute) -> FloatTensor<Self>;
 }
 
 impl LinearOps for Flex {
-    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        forward(&x, &weight, None)
+    fn linear(x: FlexTensor, weight: FlexTensor, compute: Compute) -> FlexTensor {
+        forward(&x, &weight, None, compute)
     }
 
-    fn linear_with_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        forward(&x, &weight, Some(&bias))
+    fn linear_with_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, compute: Compute) -> FlexTensor {
+        forward(&x, &weight, Some(&bias), compute)
+    }
+
+    fn linear_int8(x: FlexTensor, weight: Rows, compute: Compute) -> FlexTensor {
+        forward_int8(&x, &weight, compute)
     }
 }
 
-fn forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+fn forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>, compute: Compute) -> FlexTensor {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-    let (tokens, input) = (x.layout().shape()[0], x.layout().shape()[1]);
-    let output = weight.layout().shape()[0];
-    assert_eq!(weight.layout().shape()[1], input, "linear: weight takes another width than x has");
-    let (xs, ws) = (numbers(&x), numbers(&weight));
-    let bias = bias.map(FlexTensor::to_contiguous);
-
-    let mut y = if tokens <= DOT_ROWS {
-        dot_rows(xs, ws, tokens, input, output)
-    } else {
-        product_of(Matrix::dense(xs, tokens, input), Matrix::dense(ws, output, input).transposed())
-    };
-    if let Some(bias) = &bias {
+    let sizes @ [tokens, _, output] = sizes(&x, &weight);
+    let mut y = rows_by_weight(numbers(&x), elements(&weight), sizes, compute);
+    if let Some(bias) = bias {
+        let bias = bias.to_contiguous();
         for row in y.chunks_exact_mut(output) {
-            vector::add_scaled(row, numbers(bias), 1.0);
+            vector::add_scaled(row, numbers(&bias), 1.0);
         }
     }
     tensor_of(y, [tokens, output])
 }
 
-/// `x · Wᵀ` for a few rows: each weight row is read once and meets every row of `x`.
-fn dot_rows(x: &[f32], weight: &[f32], tokens: usize, input: usize, output: usize) -> Vec<f32> {
-    const ROWS_PER_TASK: usize = 64;
-    let columns: Vec<f32> = weight
-        .par_chunks(ROWS_PER_TASK * input.max(1))
-        .flat_map_iter(|rows| {
-            rows.chunks_exact(input).flat_map(|row| x.chunks_exact(input).map(move |token| vector::dot(token, row)))
-        })
-        .collect();
-    if tokens == 1 {
-        return columns;
-    }
-    let mut y = vec![0.0; tokens * output];
-    for (column, values) in columns.chunks_exact(tokens).enumerate() {
-        for (token, value) in values.iter().enumerate() {
-            y[token * output + column] = *value;
-        }
-    }
-    y
+fn forward_int8(x: &FlexTensor, weight: &Rows, compute: Compute) -> FlexTensor {
+    let x = x.to_contiguous();
+    let sizes @ [tokens, _, output] = sizes(&x, &weight.values);
+    let mut y = rows_by_weight(numbers(&x), elements(&weight.values), sizes, compute);
+    weight.scale(&mut y);
+    tensor_of(y, [tokens, output])
+}
+
+/// `[tokens, in, out]`.
+fn sizes(x: &FlexTensor, weight: &FlexTensor) -> [usize; 3] {
+    let (tokens, input) = (x.layout().shape()[0], x.layout().shape()[1]);
+    assert_eq!(weight.layout().shape()[1], input, "linear: weight takes another width than x has");
+    [tokens, input, weight.layout().shape()[0]]
 }
 
 /// `grad · W`.
-fn grad_of_input(grad: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
+fn grad_of_input(grad: &FlexTensor, weight: &FlexTensor, compute: Compute) -> FlexTensor {
     let (tokens, output) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let input = weight.layout().shape()[1];
-    let dx = product_of(Matrix::dense(numbers(grad), tokens, output), Matrix::dense(numbers(weight), output, input));
-    tensor_of(dx, [tokens, input])
+    let (grad, weight) = (Matrix::dense(numbers(grad), tokens, output), Matrix::dense(elements(weight), output, input));
+    tensor_of(product_of(grad, weight, compute), [tokens, input])
 }
 
 /// `gradᵀ · x`, `[out, in]`.
-fn grad_of_weight(grad: &FlexTensor, x: &FlexTensor) -> FlexTensor {
+fn grad_of_weight(grad: &FlexTensor, x: &FlexTensor, compute: Compute) -> FlexTensor {
     let (tokens, output) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let input = x.layout().shape()[1];
-    let dw =
-        product_of(Matrix::dense(numbers(grad), tokens, output).transposed(), Matrix::dense(numbers(x), tokens, input));
-    tensor_of(dw, [output, input])
+    let (grad, x) = (Matrix::dense(numbers(grad), tokens, output), Matrix::dense(numbers(x), tokens, input));
+    tensor_of(product_of(grad.transposed(), x, compute), [output, input])
 }
 
 fn grad_of_bias(grad: &FlexTensor) -> FlexTensor {
     let (tokens, output) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let mut db = vec![0.0; output];
     let ones = vec![1.0; tokens];
-    let grad = Matrix::dense(numbers(grad), tokens, output);
-    product(&mut db, output, Write::Replace, Matrix::dense(&ones, 1, tokens), grad, Threads::One);
+    let (ones, grad) = (Matrix::dense(&ones, 1, tokens), Matrix::dense(numbers(grad), tokens, output));
+    // A plain sum, so f32 whatever the products are computed in.
+    let plan = Plan { threads: Threads::One, compute: Compute::F32 };
+    product(&mut db, output, Write::Replace, ones, grad, plan);
     tensor_of(db, [output])
 }
 
 /// Saved for the backward pass: `x` and the weight, both shared with their owners.
-type Saved = (FlexTensor, FlexTensor);
+#[derive(Debug, Clone)]
+struct Saved {
+    x: FlexTensor,
+    weight: FlexTensor,
+    compute: Compute,
+}
 
 /// Gradients of `x` and the weight, where they are wanted.
 fn register(
-    (x, weight): &Saved,
+    saved: &Saved,
     grad: &FlexTensor,
     x_node: Option<NodeId>,
     weight_node: Option<NodeId>,
     grads: &mut Gradients,
 ) {
     if let Some(node) = x_node {
-        grads.register::<Flex>(node, grad_of_input(grad, weight));
+        grads.register::<Flex>(node, grad_of_input(grad, &saved.weight, saved.compute));
     }
     if let Some(node) = weight_node {
-        grads.register::<Flex>(node, grad_of_weight(grad, x));
+        grads.register::<Flex>(node, grad_of_weight(grad, &saved.x, saved.compute));
     }
 }
 
@@ -181,23 +237,57 @@ impl Backward<Flex, 3> for LinearWithBiasBackward {
     }
 }
 
+#[derive(Debug)]
+struct LinearInt8Backward;
+
+impl Backward<Flex, 1> for LinearInt8Backward {
+    type State = (Rows, Compute);
+
+    /// With `y = (x · Qᵀ) · s` by columns, `dx = (grad · s) · Q`.
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let (weight, compute) = ops.state;
+        let [x_node] = ops.parents;
+        if let Some(node) = x_node {
+            let mut scaled = numbers(&grad).to_vec();
+            weight.scale(&mut scaled);
+            let scaled = tensor_of(scaled, grad.layout().shape().clone());
+            grads.register::<Flex>(node.id, grad_of_input(&scaled, &weight.values, compute));
+        }
+    }
+}
+
 impl<C: CheckpointStrategy> LinearOps for Autodiff<Flex, C> {
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, compute: Compute) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let (x, weight) = (x.into_primitive().to_contiguous(), weight.into_primitive().to_contiguous());
-        let y = forward(&x, &weight, None);
+        let y = forward(&x, &weight, None, compute);
         match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight), y),
+            OpsKind::Tracked(prep) => prep.finish(Saved { x, weight, compute }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
 
-    fn linear_with_bias(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        compute: Compute,
+    ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let (x, weight) = (x.into_primitive().to_contiguous(), weight.into_primitive().to_contiguous());
-        let y = forward(&x, &weight, Some(&bias.into_primitive()));
+        let y = forward(&x, &weight, Some(&bias.into_primitive()), compute);
         match LinearWithBiasBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight), y),
+            OpsKind::Tracked(prep) => prep.finish(Saved { x, weight, compute }, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn linear_int8(x: FloatTensor<Self>, weight: Rows, compute: Compute) -> FloatTensor<Self> {
+        let nodes = [x.node()];
+        let y = forward_int8(&x.into_primitive(), &weight, compute);
+        match LinearInt8Backward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((weight, compute), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }

@@ -7,7 +7,8 @@ mod cpu;
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use crate::runs_fused;
+use crate::linear;
+use crate::{Compute, Weight, runs_fused};
 
 /// Label of a position that is not scored.
 pub const IGNORE_INDEX: i32 = -100;
@@ -24,6 +25,11 @@ pub struct TokenLogprobs {
     pub entropy: Tensor<1>,
     /// 1 where the label is the most likely token (the first of equals), `[tokens]`, f32.
     pub is_top1: Tensor<1>,
+    /// Mean of the logits over the vocabulary, `[tokens]`, f32.
+    pub mean_logit: Tensor<1>,
+    /// `log Σ p²` over the vocabulary, the log-probability that the distribution expects of its own tokens, `[tokens]`,
+    /// f32.
+    pub log_sum_sq_probs: Tensor<1>,
 }
 
 /// Gradients of an objective of the log-probabilities.
@@ -40,21 +46,22 @@ pub struct LogprobGradients {
 /// Gets the positions of the chunk's tokens and their log-probabilities `[chunk]`, gives `[chunk]`.
 pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
 
-/// Log-probability of each label, entropy and top-1 hits.
+/// Log-probability of each label, and what else a row of logits tells.
 ///
 /// # Shapes
 /// - `hidden`: `[tokens, hidden]`, normalised, ready for the head
-/// - `head`: `[vocabulary, hidden]`
+/// - `head`: `[vocabulary, hidden]`; its product with the hidden states is taken in `compute`
 /// - `labels`: one per token, already shifted; [`IGNORE_INDEX`] where there is none
 ///
 /// # Panics
 /// If a label is neither [`IGNORE_INDEX`] nor an id below the vocabulary size, or counts differ.
-pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, labels: &[i32]) -> TokenLogprobs {
+pub fn token_logprobs(hidden: Tensor<2>, head: impl Into<Weight>, labels: &[i32], compute: Compute) -> TokenLogprobs {
+    let head = head.into();
     let scored = Scored::new(&hidden, &head, labels);
     if runs_fused(&hidden) {
-        return cpu::forward(hidden, head, &scored);
+        return cpu::forward(hidden, head, &scored, compute);
     }
-    let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head).stats).collect();
+    let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head, compute).stats).collect();
     scored.scatter_stats(parts, &hidden)
 }
 
@@ -69,37 +76,49 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, labels: &[i32]) -> Tok
 /// As [`token_logprobs`].
 pub fn token_logprobs_vjp(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: impl Into<Weight>,
     labels: &[i32],
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
+    let head = head.into();
     let scored = Scored::new(&hidden, &head, labels);
     if runs_fused(&hidden) {
-        return cpu::vjp(hidden, head, &scored, head_gradient, objective);
+        return cpu::vjp(hidden, head, &scored, head_gradient, objective, compute);
     }
-    reference_vjp(hidden, head, &scored, head_gradient, objective)
+    reference_vjp(hidden, head, &scored, head_gradient, objective, compute)
 }
 
 /// The definition in Burn operations, for every device and as the oracle of the fused one.
 pub(crate) fn reference_vjp(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: Weight,
     scored: &Scored,
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
     let mut d_head = head_gradient;
     let mut d_hidden = hidden.zeros_like();
     let mut parts = Vec::new();
     for chunk in scored.chunks() {
         let ReferenceChunk { rows, index, log_softmax, one_hot, stats } =
-            reference_chunk(scored, chunk, &hidden, &head);
+            reference_chunk(scored, chunk, &hidden, &head, compute);
         let weights = objective(chunk, stats.logprobs.clone()).unsqueeze_dim::<2>(1); // [chunk, 1]
         // d log p(label) / d logits = one_hot - softmax
         let d_logits = (one_hot - log_softmax.exp()) * weights; // [chunk, vocab]
-        d_head = d_head.map(|sum| sum + d_logits.clone().transpose().matmul(rows));
-        d_hidden = d_hidden.select_assign(0, index, d_logits.matmul(head.clone()), burn::tensor::IndexingUpdateOp::Add);
+        let rounded = |factor: Tensor<2>| linear::rounded(factor, compute);
+        d_head = d_head.map(|sum| sum + rounded(d_logits.clone()).transpose().matmul(rounded(rows)));
+        // Integers are exact in either type; their scales go with the logits.
+        let d_rows = match &head {
+            Weight::Float(head) => rounded(d_logits).matmul(rounded(head.clone())),
+            Weight::Int8(head) => {
+                let scaled = d_logits * head.scales().unsqueeze::<2>();
+                rounded(scaled).matmul(head.values().float().cast(burn::tensor::DType::F32))
+            }
+        };
+        d_hidden = d_hidden.select_assign(0, index, d_rows, burn::tensor::IndexingUpdateOp::Add);
         parts.push(stats);
     }
     let stats = scored.scatter_stats(parts, &hidden);
@@ -117,7 +136,7 @@ pub(crate) struct Scored {
 }
 
 impl Scored {
-    pub(crate) fn new(hidden: &Tensor<2>, head: &Tensor<2>, labels: &[i32]) -> Self {
+    pub(crate) fn new(hidden: &Tensor<2>, head: &Weight, labels: &[i32]) -> Self {
         let ([num_tokens, width], [vocab_size, head_width]) = (hidden.dims(), head.dims());
         assert_eq!(labels.len(), num_tokens, "one label per token");
         assert_eq!(width, head_width, "the head takes another width than hidden has");
@@ -149,7 +168,13 @@ impl Scored {
         let device = like.device().inner();
         let zeros = || Tensor::<1>::zeros([self.num_tokens], (&device, burn::tensor::DType::F32));
         if parts.is_empty() {
-            return TokenLogprobs { logprobs: zeros(), entropy: zeros(), is_top1: zeros() };
+            return TokenLogprobs {
+                logprobs: zeros(),
+                entropy: zeros(),
+                is_top1: zeros(),
+                mean_logit: zeros(),
+                log_sum_sq_probs: zeros(),
+            };
         }
         let index = int_tensor(&self.positions, &device);
         let scatter = |pick: fn(&TokenLogprobs) -> Tensor<1>| {
@@ -160,6 +185,8 @@ impl Scored {
             logprobs: scatter(|part| part.logprobs.clone()),
             entropy: scatter(|part| part.entropy.clone()),
             is_top1: scatter(|part| part.is_top1.clone()),
+            mean_logit: scatter(|part| part.mean_logit.clone()),
+            log_sum_sq_probs: scatter(|part| part.log_sum_sq_probs.clone()),
         }
     }
 }
@@ -173,12 +200,19 @@ struct ReferenceChunk {
 }
 
 /// One chunk of the definition.
-fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &Tensor<2>) -> ReferenceChunk {
+fn reference_chunk(
+    scored: &Scored,
+    chunk: &[usize],
+    hidden: &Tensor<2>,
+    head: &Weight,
+    compute: Compute,
+) -> ReferenceChunk {
     let device = hidden.device();
     let index = int_tensor(chunk, &device);
     let rows = hidden.clone().select(0, index.clone()); // [chunk, hidden]
-    let logits = rows.clone().matmul(head.clone().transpose()).cast(burn::tensor::DType::F32); // [chunk, vocab]
+    let logits = linear::reference(rows.clone(), head.clone(), None, compute).cast(burn::tensor::DType::F32); // [chunk, vocab]
     let labels = int_tensor(scored.labels_of(chunk), &device).unsqueeze_dim::<2>(1); // [chunk, 1]
+    let mean_logit = logits.clone().mean_dim(1).squeeze_dim::<1>(1);
     let log_softmax = activation::log_softmax(logits, 1);
     let one_hot = log_softmax.zeros_like().scatter(
         1,
@@ -190,6 +224,8 @@ fn reference_chunk(scored: &Scored, chunk: &[usize], hidden: &Tensor<2>, head: &
         logprobs: log_softmax.clone().gather(1, labels.clone()).squeeze_dim::<1>(1),
         entropy: (log_softmax.clone().exp() * log_softmax.clone()).sum_dim(1).neg().squeeze_dim::<1>(1),
         is_top1: log_softmax.clone().argmax(1).equal(labels).float().squeeze_dim::<1>(1),
+        mean_logit,
+        log_sum_sq_probs: (log_softmax.clone() * 2.0).exp().sum_dim(1).log().squeeze_dim::<1>(1),
     };
     ReferenceChunk { rows, index, log_softmax, one_hot, stats }
 }

@@ -1,12 +1,15 @@
 //! Every kernel against its plain definition: values and gradients, over odd sizes, single rows and prefixes.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use proptest::prelude::*;
 
 use crate::*;
 
 /// Both sides compute in f32 and differ in the order of their sums: up to a few hundred terms of size 1.
 const TOLERANCE: f32 = 2e-5;
+
+/// Where a factor of a bf16 product was itself computed, both sides may round it to different neighbours, 2⁻⁸ apart.
+const ROUNDED_TOLERANCE: f32 = 4e-3;
 
 fn device() -> Device {
     Device::flex()
@@ -17,10 +20,14 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 fn assert_close<const D: usize>(what: &str, ours: Tensor<D>, oracle: Tensor<D>) {
+    assert_within(TOLERANCE, what, ours, oracle);
+}
+
+fn assert_within<const D: usize>(tolerance: f32, what: &str, ours: Tensor<D>, oracle: Tensor<D>) {
     assert_eq!(ours.dims(), oracle.dims(), "{what}");
     let scale = oracle.clone().abs().max().into_scalar::<f32>().max(1.0);
     let difference = (ours - oracle).abs().max().into_scalar::<f32>();
-    assert!(difference <= TOLERANCE * scale, "{what}: off by {difference} at scale {scale}");
+    assert!(difference <= tolerance * scale, "{what}: off by {difference} at scale {scale}");
 }
 
 /// Compares a kernel with its definition: output and the gradient of a random projection of it in every input.
@@ -56,9 +63,45 @@ proptest! {
     #[test]
     fn linear_equals_its_definition(tokens in 1usize..70, input in 1usize..40, output in 1usize..50) {
         compare([random([tokens, input]), random([output, input]), random([1, output])],
-            |[x, w, b]| linear(x, w, Some(row(b))), |[x, w, b]| linear::reference(x, w, Some(row(b))));
+            |[x, w, b]| linear(x, w, Some(row(b)), Compute::F32),
+            |[x, w, b]| linear::reference(x, w.into(), Some(row(b)), Compute::F32));
         compare([random([tokens, input]), random([output, input])],
-            |[x, w]| linear(x, w, None), |[x, w]| linear::reference(x, w, None));
+            |[x, w]| linear(x, w, None, Compute::F32), |[x, w]| linear::reference(x, w.into(), None, Compute::F32));
+    }
+
+    /// Gradients are those of the definition with every factor rounded, the gradient of the output too.
+    #[test]
+    fn linear_in_bf16_equals_its_definition(tokens in 1usize..70, input in 1usize..140, output in 1usize..80) {
+        let (x, weight, grad) = (random([tokens, input]), random([output, input]), random([tokens, output]));
+        let leaves = [x.clone(), weight.clone()].map(|leaf| leaf.autodiff().require_grad());
+        let y = linear(leaves[0].clone(), leaves[1].clone(), None, Compute::Bf16);
+        let gradients = (y.clone() * grad.clone()).sum().backward();
+        let rounded = |factor: &Tensor<2>| linear::rounded(factor.clone(), Compute::Bf16);
+        assert_close("output", y.inner(), linear::reference(x.clone(), weight.clone().into(), None, Compute::Bf16));
+        assert_close("gradient of x", leaves[0].grad(&gradients).unwrap(), rounded(&grad).matmul(rounded(&weight)));
+        assert_close("gradient of the weight", leaves[1].grad(&gradients).unwrap(),
+            rounded(&grad).transpose().matmul(rounded(&x)));
+    }
+
+    #[test]
+    fn linear_with_narrow_weights_equals_its_definition(tokens in 1usize..40, input in 1usize..140, output in 1usize..80) {
+        let (x, weight, bias) = (random([tokens, input]), random([output, input]), random([1, output]));
+        for weight in [Weight::from(weight.clone().cast(DType::BF16)), Int8Weight::quantize(weight.clone()).into()] {
+            for compute in [Compute::F32, Compute::Bf16] {
+                let ours = linear(x.clone(), weight.clone(), Some(row(bias.clone())), compute);
+                assert_close("output", ours, linear::reference(x.clone(), weight.clone(), Some(row(bias.clone())), compute));
+                let leaf = x.clone().autodiff().require_grad();
+                let grad = random([tokens, output]);
+                let gradients = (linear(leaf.clone(), weight.clone(), None, compute) * grad.clone()).sum().backward();
+                // The scales of an int8 weight go with the gradient; its integers are exact in either type.
+                let (stored, grad) = match &weight {
+                    Weight::Float(weight) => (weight.clone(), grad),
+                    Weight::Int8(weight) => (weight.values().float(), grad * weight.scales().unsqueeze::<2>()),
+                };
+                let oracle = linear::rounded(grad, compute).matmul(linear::rounded(stored, compute));
+                assert_close("gradient of x", leaf.grad(&gradients).unwrap(), oracle);
+            }
+        }
     }
 
     #[test]
@@ -105,23 +148,29 @@ proptest! {
     fn logprobs_equal_their_definition(
         labels in prop::collection::vec(prop_oneof![Just(IGNORE_INDEX), 0i32..37], 1..50),
         width in 1usize..30,
+        bf16: bool,
     ) {
         let (hidden, head) = (random([labels.len(), width]), random([37, width]));
+        let compute = if bf16 { Compute::Bf16 } else { Compute::F32 };
         let objective = |positions: &[usize], logprobs: Tensor<1>| {
             let weights: Vec<f32> = positions.iter().map(|position| *position as f32 + 0.5).collect();
             logprobs.exp() * Tensor::from_data(weights.as_slice(), &device())
         };
         let start = random([37, width]);
-        let (stats, gradients) = token_logprobs_vjp(hidden.clone(), head.clone(), &labels, Some(start.clone()), &objective);
-        let forward = token_logprobs(hidden.clone(), head.clone(), &labels);
-        let scored = logprobs::Scored::new(&hidden, &head, &labels);
-        let oracle = logprobs::reference_vjp(hidden, head, &scored, Some(start), &objective);
+        let (stats, gradients) =
+            token_logprobs_vjp(hidden.clone(), head.clone(), &labels, Some(start.clone()), &objective, compute);
+        let forward = token_logprobs(hidden.clone(), head.clone(), &labels, compute);
+        let scored = logprobs::Scored::new(&hidden, &head.clone().into(), &labels);
+        let oracle = logprobs::reference_vjp(hidden, head.into(), &scored, Some(start), &objective, compute);
         assert_close("log-probabilities, forward only", forward.logprobs, oracle.0.logprobs.clone());
         assert_close("log-probabilities", stats.logprobs, oracle.0.logprobs);
         assert_close("entropy", stats.entropy, oracle.0.entropy);
         assert_close("top-1 hits", stats.is_top1, oracle.0.is_top1);
-        assert_close("gradient of the hidden states", gradients.hidden, oracle.1.hidden);
-        assert_close("gradient of the head", gradients.head.unwrap(), oracle.1.head.unwrap());
+        assert_close("mean logit", stats.mean_logit, oracle.0.mean_logit);
+        assert_close("expected probability", stats.log_sum_sq_probs, oracle.0.log_sum_sq_probs);
+        let tolerance = if bf16 { ROUNDED_TOLERANCE } else { TOLERANCE };
+        assert_within(tolerance, "gradient of the hidden states", gradients.hidden, oracle.1.hidden);
+        assert_within(tolerance, "gradient of the head", gradients.head.unwrap(), oracle.1.head.unwrap());
     }
 
     #[test]
@@ -160,7 +209,7 @@ fn squared_norm_sums_every_element() {
 #[test]
 fn nan_in_a_row_stays_in_the_results_of_that_row() {
     let hidden = Tensor::<2>::from_data([[f32::NAN, 1.0], [0.5, 1.0]], &device());
-    let stats = token_logprobs(hidden, random([5, 2]), &[1, 1]);
+    let stats = token_logprobs(hidden, random([5, 2]), &[1, 1], Compute::F32);
     let logprobs = stats.logprobs.into_data().try_to_vec::<f32>().unwrap();
     assert!(logprobs[0].is_nan() && logprobs[1].is_finite());
 }

@@ -123,28 +123,51 @@ pub(crate) fn exp_in_place(row: &mut [f32], scale: f32, shift: f32) -> f32 {
     sum_lanes(lanes) + sum
 }
 
-/// `(Σ e^(x-shift), Σ (x-shift)·e^(x-shift))`, what log-softmax and its entropy need.
+/// Sums over a row, from which follow log-softmax, its entropy, and the expected probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct RowSums {
+    /// `Σ e^(x-shift)`.
+    pub(crate) exp: f32,
+    /// `Σ (x-shift)·e^(x-shift)`.
+    pub(crate) weighted: f32,
+    /// `Σ e^(2(x-shift))`.
+    pub(crate) squared: f32,
+    /// `Σ x`.
+    pub(crate) plain: f32,
+}
+
+/// The sums of a row, which is left as it is.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
-pub(crate) fn exp_sums(row: &[f32], shift: f32) -> (f32, f32) {
-    let (mut sums, mut weighted) = ([0.0; LANES], [0.0; LANES]);
+pub(crate) fn row_sums(row: &[f32], shift: f32) -> RowSums {
+    let (mut exp_lanes, mut weighted_lanes, mut squared_lanes, mut plain_lanes) =
+        ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
     let (blocks, rest) = row.as_chunks::<LANES>();
     for block in blocks {
         for i in 0..LANES {
             let d = block[i] - shift;
             let e = exp(d);
-            sums[i] += e;
+            exp_lanes[i] += e;
             // -∞ · 0 is NaN: a masked logit adds nothing.
-            weighted[i] += if e == 0.0 { 0.0 } else { d * e };
+            weighted_lanes[i] += if e == 0.0 { 0.0 } else { d * e };
+            squared_lanes[i] = e.mul_add(e, squared_lanes[i]);
+            plain_lanes[i] += block[i];
         }
     }
-    let (mut sum, mut weight) = (0.0, 0.0);
+    let mut sums = RowSums { exp: 0.0, weighted: 0.0, squared: 0.0, plain: 0.0 };
     for x in rest {
         let d = x - shift;
         let e = exp(d);
-        sum += e;
-        weight += if e == 0.0 { 0.0 } else { d * e };
+        sums.exp += e;
+        sums.weighted += if e == 0.0 { 0.0 } else { d * e };
+        sums.squared = e.mul_add(e, sums.squared);
+        sums.plain += x;
     }
-    (sum_lanes(sums) + sum, sum_lanes(weighted) + weight)
+    RowSums {
+        exp: sum_lanes(exp_lanes) + sums.exp,
+        weighted: sum_lanes(weighted_lanes) + sums.weighted,
+        squared: sum_lanes(squared_lanes) + sums.squared,
+        plain: sum_lanes(plain_lanes) + sums.plain,
+    }
 }
 
 /// Scales a row in place.
@@ -152,6 +175,14 @@ pub(crate) fn exp_sums(row: &[f32], shift: f32) -> (f32, f32) {
 pub(crate) fn scale_in_place(row: &mut [f32], factor: f32) {
     for x in row {
         *x *= factor;
+    }
+}
+
+/// `out *= x`, element by element.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn multiply_in_place(out: &mut [f32], x: &[f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o *= x;
     }
 }
 

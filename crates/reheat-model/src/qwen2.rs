@@ -5,8 +5,10 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use reheat_kernels::{AttentionLayout, RotaryTable, causal_attention, linear, rms_norm, rotary, swiglu};
+use burn::tensor::{Device, Tensor};
+use reheat_kernels::{
+    AttentionLayout, Compute, RotaryTable, causal_attention, embedding, linear, rms_norm, rotary, swiglu,
+};
 
 use crate::source::{RandomSource, TensorSource};
 use crate::{ModelError, Qwen2Config, load};
@@ -18,6 +20,9 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Type in which the product is taken.
+    #[module(skip)]
+    pub compute: Compute,
 }
 
 impl Linear {
@@ -27,12 +32,12 @@ impl Linear {
             Bias::Yes => Some(Param::from_tensor(source.tensor(&format!("{name}.bias"), [output]))),
             Bias::No => None,
         };
-        Self { weight, bias }
+        Self { weight, bias, compute: Compute::F32 }
     }
 
     /// `x · weightᵀ + bias`: `[tokens, in]` to `[tokens, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.compute)
     }
 }
 
@@ -230,18 +235,30 @@ impl Qwen2 {
     /// # Panics
     /// If an id is outside the vocabulary.
     pub fn embed(&self, input_ids: &[i32]) -> Tensor<2> {
-        let vocab_size = self.config.vocab_size;
-        if let Some(id) = input_ids.iter().find(|id| !(0..vocab_size as i32).contains(id)) {
-            panic!("token id {id} is outside the vocabulary of {vocab_size}");
-        }
-        let weight = self.embed_tokens.weight.val();
-        let index = Tensor::<1, Int>::from_data(TensorData::from(input_ids), &weight.device());
-        weight.select(0, index)
+        embedding(self.embed_tokens.weight.val(), input_ids)
     }
 
     /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`.
     pub fn head(&self) -> Tensor<2> {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens).weight.val()
+    }
+
+    /// Type in which the products of all dense layers, the head among them, are taken.
+    pub fn compute(&self) -> Compute {
+        self.embed_tokens.compute
+    }
+
+    /// Sets the type in which products are taken; weights stay as they are.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.embed_tokens.compute = compute;
+        self.lm_head.iter_mut().for_each(|head| head.compute = compute);
+        for Block { self_attn, mlp, .. } in &mut self.layers {
+            let Attention { q_proj, k_proj, v_proj, o_proj } = self_attn;
+            let Mlp { gate_proj, up_proj, down_proj } = mlp;
+            for dense in [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj] {
+                dense.compute = compute;
+            }
+        }
     }
 
     /// Rotary angles for tokens at `positions`.
@@ -277,6 +294,6 @@ impl Qwen2 {
     /// # Panics
     /// If an id is outside the vocabulary.
     pub fn logits(&self, input_ids: &[i32]) -> Tensor<2> {
-        linear(self.hidden_states(input_ids, &[input_ids.len()]), self.head(), None)
+        linear(self.hidden_states(input_ids, &[input_ids.len()]), self.head(), None, self.compute())
     }
 }

@@ -25,6 +25,12 @@ pub enum TrainError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// An answer of a pair has no token.
+    #[error("pair {index} has an answer without a token")]
+    EmptyAnswer {
+        /// Position in the dataset.
+        index: usize,
+    },
     /// The loss or the gradient is NaN or infinite.
     #[error("{what} is {value} at step {step}, in the batch of rows {rows:?}; training stopped before the update")]
     NotFinite {

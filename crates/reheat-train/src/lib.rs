@@ -27,6 +27,7 @@ mod method; // what a training method is
 mod trainer; // the loop
 mod config; // its settings
 mod sft; // supervised fine-tuning
+mod dpo; // direct preference optimisation and its kin
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
 mod optimizer; // AdamW over named parameters
@@ -49,6 +50,10 @@ pub use self::{
     changes::Change,
     checkpoint::Checkpoint,
     config::{SaveStrategy, TrainingConfig},
+    dpo::{
+        Dpo, DpoBatch, DpoConfig, DpoLossType, DpoNotice, DpoWatch, FDivergence, FDivergenceType, PairLogprobs,
+        PairLossSettings, PreferencePair, Reference, ReferenceLogprobs, pair_losses, precompute_reference,
+    },
     error::TrainError,
     gradients::Gradients,
     integrity::hash_of,

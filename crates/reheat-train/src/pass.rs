@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use reheat_data::Batch;
 use reheat_kernels::{
-    AttentionLayout, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
+    AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
     token_logprobs_vjp,
 };
 use reheat_model::{Block, Qwen2};
@@ -47,7 +47,7 @@ impl<'a> ModelPass<'a> {
     /// If an id or label is outside the vocabulary.
     pub fn forward(&self, batch: &Batch) -> TokenLogprobs {
         let hidden = self.model.hidden_states(&batch.input_ids, &batch.seq_lens);
-        token_logprobs(hidden, self.model.head(), &batch.labels)
+        token_logprobs(hidden, self.model.head(), &batch.labels, self.model.compute())
     }
 
     /// Log-probabilities, and the gradients of an objective of them, added to `gradients`.
@@ -92,7 +92,8 @@ impl<'a> ModelPass<'a> {
         let hidden = norm.forward(x.clone());
         let head = self.model.head();
         let head_gradient = gradient_of(gradients, head_name, &head);
-        let (tokens, head) = objective_vjp(hidden.clone().inner(), head, batch, Some(head_gradient), objective);
+        let (tokens, head) =
+            objective_vjp(hidden.clone().inner(), head, batch, Some(head_gradient), objective, self.model.compute());
         store(gradients, head_name, head.head.expect("the head is trained"));
         let gx = vjp(hidden, head.hidden, &x, |store| gradients.take_from(&norm, "model.norm", store));
         (tokens, gx)
@@ -106,18 +107,19 @@ fn objective_vjp(
     batch: &Batch,
     head_gradient: Option<Tensor<2>>,
     objective: &Objective,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
     let labels = &batch.labels;
     match objective {
-        Objective::PerToken(gradient) => token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient),
+        Objective::PerToken(gradient) => token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, compute),
         Objective::Whole(gradient) => {
-            let tokens = token_logprobs(hidden.clone(), head.clone(), labels);
+            let tokens = token_logprobs(hidden.clone(), head.clone(), labels, compute);
             let weights = gradient(&tokens); // [tokens]
             let of_chunk = |positions: &[usize], _logprobs: Tensor<1>| {
                 let index: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
                 weights.clone().select(0, Tensor::<1, Int>::from_data(index.as_slice(), &weights.device()))
             };
-            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk)
+            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk, compute)
         }
     }
 }

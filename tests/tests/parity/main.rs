@@ -2,6 +2,7 @@
 //!
 //! The values come from the scripts in `tests/golden`.
 
+mod dpo; // preference training
 mod forward; // logits
 mod greedy; // generation
 mod sft; // training

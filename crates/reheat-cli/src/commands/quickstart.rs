@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use console::style;
 use reheat_chat::ChatTemplate;
-use reheat_data::{PrepareOptions, prepare_sft};
+use reheat_data::{Dataset, DatasetSpec, PrepareOptions, prepare_sft};
 use reheat_generate::{Flow, GenerateConfig};
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
@@ -139,8 +139,8 @@ fn train(
         model.config_mut().set("eos_token_id", eos.id.into());
     }
     let options = PrepareOptions { assistant_only_loss: true, ..PrepareOptions::default() };
-    let files = [dataset.to_owned()];
-    let prepared = prepare_sft(&files, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
+    let dataset = Dataset::open(&DatasetSpec::new(dataset.to_string_lossy()).into())?;
+    let prepared = prepare_sft(&dataset, &companions.tokenizer, companions.template.as_ref(), &options, &mut |_| {})?;
     let mut config = TrainingConfig::default();
     config.learning_rate = 3e-4;
     config.num_train_epochs = 6.0;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use reheat_chat::ChatTemplate;
-use reheat_data::{OnBadRow, PrepareOptions, Prepared, prepare_sft};
+use reheat_data::{Dataset, OnBadRow, PrepareOptions, Prepared, prepare_sft};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{Checkpoint, JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
 use schemars::JsonSchema;
@@ -19,7 +19,7 @@ use crate::{
     output::{self, Format},
     plot::{self, Panel, Series},
     progress::{self, TrainingProgress},
-    settings::{Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
+    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
 };
 
 /// Fine-tune a model on conversations, prompts with completions, or plain text.
@@ -30,6 +30,7 @@ use crate::{
 Examples:
   reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/sft
   reheat sft --config sft.yaml --learning-rate 1e-5 --dry-run
+  reheat sft --model ./Qwen2.5-0.5B --dataset 'my-data:train[:10%]' --filter \"score >= 4\"
   reheat sft --model ./Qwen2.5-0.5B --dataset a.jsonl b.parquet --assistant-only-loss --num-train-epochs 1")]
 pub(crate) struct SftArgs {
     /// YAML file of settings.
@@ -54,9 +55,6 @@ struct RunSettings {
     /// Model folder in Hugging Face format.
     #[schemars(extend("x-flag" = "model"))]
     model_name_or_path: Option<String>,
-    /// Files of rows.
-    #[schemars(extend("x-flag" = "dataset"))]
-    dataset_name: Vec<String>,
     /// Folder for the model, checkpoints, metrics and plots.
     output_dir: Option<String>,
     /// File with a chat template to use instead of the model's.
@@ -135,12 +133,14 @@ impl DataSettings {
 pub(crate) struct SftSettings;
 
 static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
+static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
 static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DataSettings>("Data"));
 static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
 static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
 static ALL: LazyLock<Table> = LazyLock::new(|| {
     Table::default()
         .with::<RunSettings>("Run")
+        .with::<DatasetSettings>("Dataset")
         .with::<DataSettings>("Data")
         .with::<SftConfig>("Loss")
         .with::<TrainingConfig>("Training")
@@ -158,17 +158,18 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         eprintln!("note: {note}");
     }
     let settings: RunSettings = resolved.extract(&RUN)?;
+    let dataset: DatasetSettings = resolved.extract(&DATASET)?;
     let data: DataSettings = resolved.extract(&DATA)?;
     let method: SftConfig = resolved.extract(&METHOD)?;
     let config: TrainingConfig = resolved.extract(&TRAINING)?;
-    let (model_dir, output_dir) = check(&settings, &config)?;
+    let (model_dir, output_dir) = check(&settings, &dataset, &config)?;
     settings.check_output_dir(&output_dir)?;
 
     let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
-    let prepared = prepare(&settings.dataset_name, &tokenizer, template.as_ref(), &data)?;
+    let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data)?;
     let device = settings.device.resolve()?;
 
     let plan = Plan { command: "sft", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
@@ -254,14 +255,16 @@ fn remove_checkpoints(output_dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Everything that can be known to be wrong before files are read.
-fn check(settings: &RunSettings, config: &TrainingConfig) -> Result<(PathBuf, PathBuf), Fault> {
+fn check(
+    settings: &RunSettings,
+    dataset: &DatasetSettings,
+    config: &TrainingConfig,
+) -> Result<(PathBuf, PathBuf), Fault> {
     let mut faults = config.faults();
     if settings.model_name_or_path.is_none() {
         faults.push("--model is missing".into());
     }
-    if settings.dataset_name.is_empty() {
-        faults.push("--dataset is missing".into());
-    }
+    faults.extend(dataset.faults());
     match (&settings.model_name_or_path, faults.as_slice()) {
         (Some(model), []) => {
             let output = settings.output_dir.clone().unwrap_or_else(|| "runs/sft".into());
@@ -294,14 +297,13 @@ fn choose_eos(
 }
 
 fn prepare(
-    files: &[String],
+    dataset: &Dataset,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
     data: &DataSettings,
 ) -> anyhow::Result<Prepared> {
-    let files: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
     let bar = progress::rows_bar("tokenising");
-    let prepared = prepare_sft(&files, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
+    let prepared = prepare_sft(dataset, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
     bar.finish_and_clear();
     Ok(prepared?)
 }
@@ -336,6 +338,12 @@ fn report(prepared: &Prepared) {
         "{} rows: {} sequences, {} tokens, {} of them trained",
         report.rows, report.sequences, report.tokens, report.trained_tokens
     );
+    if report.filtered > 0 {
+        eprintln!("{} rows left out by the filter", report.filtered);
+    }
+    if report.not_sampled > 0 {
+        eprintln!("{} rows not drawn", report.not_sampled);
+    }
     for (reason, count) in &report.skipped {
         eprintln!("{count} rows left out: {reason}");
     }

@@ -26,28 +26,40 @@ impl Facts {
 
 pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
     if let Some(error) = error.downcast_ref::<TokenizerError>() {
-        let kind = if matches!(error, TokenizerError::Write { .. }) { Kind::Failed } else { Kind::Input };
-        Facts::new(kind, error.hint())
-    } else if let Some(error) = error.downcast_ref::<ModelError>() {
-        let kind = if matches!(error, ModelError::Write { .. }) { Kind::Failed } else { Kind::Input };
-        Facts::new(kind, error.hint())
+        Facts::new(input_unless(matches!(error, TokenizerError::Write { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<ChatError>() {
-        let kind = if matches!(error, ChatError::Write { .. }) { Kind::Failed } else { Kind::Input };
-        Facts::new(kind, error.hint())
+        Facts::new(input_unless(matches!(error, ChatError::Write { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<DataError>() {
-        let kind = if matches!(error, DataError::Write { .. }) { Kind::Failed } else { Kind::Input };
-        Facts::new(kind, error.hint())
+        Facts::new(input_unless(matches!(error, DataError::Write { .. })), error.hint())
+    } else if let Some(error) = error.downcast_ref::<ModelError>() {
+        model_facts(error)
     } else if let Some(error) = error.downcast_ref::<GenerateError>() {
-        let kind = if matches!(error, GenerateError::NotANumber { .. }) { Kind::Failed } else { Kind::Input };
-        Facts::new(kind, error.hint())
+        Facts::new(input_unless(matches!(error, GenerateError::NotANumber { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<TrainError>() {
-        use TrainError::{Model, NotFinite, Write};
-        let failed = matches!(error, NotFinite { .. } | Write { .. } | Model(ModelError::Write { .. }));
-        Facts::new(if failed { Kind::Failed } else { Kind::Input }, error.hint())
+        train_facts(error)
     } else if let Some(error) = error.downcast_ref::<io::Error>() {
         io_facts(error)
     } else {
         Facts::default()
+    }
+}
+
+fn input_unless(failed: bool) -> Kind {
+    if failed { Kind::Failed } else { Kind::Input }
+}
+
+fn model_facts(error: &ModelError) -> Facts {
+    Facts::new(input_unless(matches!(error, ModelError::Write { .. })), error.hint())
+}
+
+fn train_facts(error: &TrainError) -> Facts {
+    match error {
+        // Transparent: the chain of causes never shows it by itself.
+        TrainError::Model(error) => model_facts(error),
+        _ => Facts::new(
+            input_unless(matches!(error, TrainError::NotFinite { .. } | TrainError::Write { .. })),
+            error.hint(),
+        ),
     }
 }
 

@@ -60,7 +60,10 @@ fn flag(field: &'static Field) -> Arg {
     }
     match &field.kind {
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
-        Kind::List(_) => arg.num_args(1..).value_delimiter(',').action(ArgAction::Append),
+        Kind::List(_) => {
+            let arg = arg.num_args(1..).action(ArgAction::Append);
+            if field.commas { arg.value_delimiter(',') } else { arg }
+        }
         Kind::Choice(names) if !field.optional => {
             arg.value_parser(PossibleValuesParser::new(names.iter().map(String::as_str)))
         }

@@ -21,7 +21,9 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "per_gpu_eval_batch_size" | "eval_batch_size" => Renamed("per_device_eval_batch_size"),
         "torch_dtype" => Renamed("dtype"),
         "model" | "model_id" | "base_model" => Renamed("model_name_or_path"),
-        "dataset" | "datasets" | "dataset_path" | "train_file" | "data_files" => Renamed("dataset_name"),
+        "dataset" | "dataset_path" | "train_file" | "data_files" => Renamed("dataset_name"),
+        "dataset_config_name" | "subset" => Renamed("dataset_config"),
+        "dataset_split" | "train_split" => Renamed("dataset_train_split"),
         "epochs" | "num_epochs" => Renamed("num_train_epochs"),
         "lr" => Renamed("learning_rate"),
         "lr_scheduler" => Renamed("lr_scheduler_type"),
@@ -34,6 +36,7 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "dataset_num_proc" | "dataloader_num_workers" | "dataloader_pin_memory" | "dataset_batch_size" => {
             Ignored("rows are prepared on all cores")
         }
+        "streaming" | "dataset_streaming" => Ignored("files are always streamed"),
         "remove_unused_columns" => Ignored("columns that aren't used are left alone"),
         "ddp_find_unused_parameters" | "ddp_timeout" | "ddp_backend" | "local_rank" => Ignored("there is one process"),
         "padding_free" | "pad_to_multiple_of" | "pad_token" => Ignored("batches are never padded"),

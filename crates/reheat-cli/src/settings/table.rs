@@ -28,6 +28,8 @@ pub(crate) struct Field {
     pub(crate) optional: bool,
     /// Smallest number that the type holds.
     pub(crate) minimum: Option<f64>,
+    /// Whether a comma parts the items of a list on the command line.
+    pub(crate) commas: bool,
     pub(crate) help: String,
     pub(crate) default: Value,
     /// What the flag means without a value; `None` where it needs one.
@@ -54,8 +56,8 @@ pub(crate) enum Kind {
 impl Table {
     /// Adds the fields of `T` under the heading `section`.
     ///
-    /// A field's flag is its key with dashes, or what the schema extension `x-flag` says; `x-bare` is what the flag means
-    /// without a value.
+    /// A field's flag is its key with dashes, or what the schema extension `x-flag` says. `x-commas: false` keeps commas
+    /// in the items of a list, and `x-bare` is what the flag means without a value.
     pub(crate) fn with<T>(mut self, section: &'static str) -> Self
     where
         T: JsonSchema + Serialize + DeserializeOwned + Default,
@@ -80,6 +82,7 @@ impl Table {
                 flag,
                 kind,
                 optional,
+                commas: property.get("x-commas").and_then(Value::as_bool).unwrap_or(true),
                 bare: property.get("x-bare").and_then(Value::as_str).map(str::to_owned),
                 minimum: property.get("minimum").and_then(Value::as_f64),
                 help: plain(property.get("description").and_then(Value::as_str).unwrap_or_default()),

@@ -15,13 +15,13 @@ use polars_arrow::{
     record_batch::RecordBatchT,
 };
 
-use super::{RawRow, RawRows, arrow};
+use super::{RawRow, arrow, open::BoxedRows};
 use crate::{DataError, Row, RowId};
 
 type Batch = RecordBatchT<Box<dyn Array>>;
 
 /// Rows of an IPC file with a footer.
-pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<RawRows, DataError> {
+pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
     let metadata = guarded(path, || read_file_metadata(&mut file))?;
     let schema = metadata.schema.clone();
@@ -30,7 +30,7 @@ pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<RawRows, DataErro
 }
 
 /// Rows of an IPC stream, such as the files that `datasets` saves.
-pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<RawRows, DataError> {
+pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
     let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
     let metadata = guarded(path, || read_stream_metadata(&mut file))?;
     let schema = metadata.schema.clone();

@@ -9,9 +9,10 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    RawRows, csv, ipc, json,
+    RawRow, csv, ipc, json,
     limit::{Counted, ExpansionGuard},
-    parquet, text,
+    parquet::ParquetRows,
+    text,
 };
 use crate::DataError;
 
@@ -60,6 +61,51 @@ impl FileKind {
     }
 }
 
+/// The rows of one file. An error in between ends the file; a bad row doesn't.
+pub(crate) enum RawRows {
+    /// A file that knows how many rows it has, and where.
+    Parquet(Box<ParquetRows>),
+    Other(BoxedRows),
+}
+
+pub(super) type BoxedRows = Box<dyn Iterator<Item = Result<RawRow, DataError>> + Send>;
+
+impl RawRows {
+    /// Passes over at most `count` rows and says how many there were.
+    pub(crate) fn skip_rows(&mut self, count: u64) -> Result<u64, DataError> {
+        match self {
+            Self::Parquet(rows) => Ok(rows.skip_rows(count)),
+            Self::Other(rows) => {
+                for skipped in 0..count {
+                    if rows.next().transpose()?.is_none() {
+                        return Ok(skipped);
+                    }
+                }
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl Iterator for RawRows {
+    type Item = Result<RawRow, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Parquet(rows) => rows.next(),
+            Self::Other(rows) => rows.next(),
+        }
+    }
+}
+
+/// How many rows a file has, bad ones too; most files have to be read for that.
+///
+/// # Errors
+/// If the file can't be read to its end.
+pub(crate) fn count(path: &Path) -> Result<u64, DataError> {
+    open(path, TextUnit::default())?.skip_rows(u64::MAX)
+}
+
 /// A file's rows.
 ///
 /// # Errors
@@ -67,8 +113,8 @@ impl FileKind {
 pub(crate) fn open(path: &Path, unit: TextUnit) -> Result<RawRows, DataError> {
     let name: Arc<str> = path.display().to_string().into();
     let (kind, reader) = probe(path)?;
-    Ok(match kind {
-        FileKind::Parquet => Box::new(parquet::ParquetRows::open(path, name)?),
+    Ok(RawRows::Other(match kind {
+        FileKind::Parquet => return Ok(RawRows::Parquet(Box::new(ParquetRows::open(path, name)?))),
         FileKind::ArrowFile => ipc::open_file(path, name)?,
         FileKind::ArrowStream => ipc::open_stream(path, name)?,
         FileKind::JsonLines => lossless(path, json::Lines::new(reader, name)),
@@ -76,12 +122,12 @@ pub(crate) fn open(path: &Path, unit: TextUnit) -> Result<RawRows, DataError> {
         FileKind::Csv => Box::new(csv::CsvRows::open(path, reader, name, csv::Separator::Sniffed)?),
         FileKind::Tsv => Box::new(csv::CsvRows::open(path, reader, name, csv::Separator::Tab)?),
         FileKind::Text => lossless(path, text::TextRows::new(reader, name, unit)),
-    })
+    }))
 }
 
 type Reader = Box<dyn BufRead + Send>;
 
-fn lossless(path: &Path, rows: impl Iterator<Item = io::Result<super::RawRow>> + Send + 'static) -> RawRows {
+fn lossless(path: &Path, rows: impl Iterator<Item = io::Result<RawRow>> + Send + 'static) -> BoxedRows {
     let path = path.to_owned();
     let mut failed = false;
     Box::new(rows.map_while(move |row| {
@@ -94,7 +140,7 @@ fn lossless(path: &Path, rows: impl Iterator<Item = io::Result<super::RawRow>> +
     }))
 }
 
-fn json_values(path: &Path, mut reader: Reader, name: Arc<str>) -> Result<RawRows, DataError> {
+fn json_values(path: &Path, mut reader: Reader, name: Arc<str>) -> Result<BoxedRows, DataError> {
     let list = first_byte(&mut reader).map_err(DataError::read(path))? == Some(b'[');
     if list {
         return Ok(lossless(path, json::Values::list(reader, name)));

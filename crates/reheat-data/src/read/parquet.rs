@@ -16,7 +16,7 @@ use crate::{DataError, Row, RowId};
 /// Text that is decoded at once, estimated from the sizes in the footer.
 const SLICE_BYTES: u64 = 32 << 20;
 
-pub(super) struct ParquetRows {
+pub(crate) struct ParquetRows {
     path: PathBuf,
     file: Arc<str>,
     metadata: Arc<FileMetadata>,
@@ -37,6 +37,22 @@ impl ParquetRows {
         check_footer(&metadata, file_bytes).map_err(|reason| damaged(path, reason))?;
         let slices = slices(&metadata);
         Ok(Self { path: path.to_owned(), file: name, metadata, slices, rows: Vec::new().into_iter(), next_row: 0 })
+    }
+
+    /// Passes over rows without decoding them and says how many there were.
+    pub(super) fn skip_rows(&mut self, count: u64) -> u64 {
+        let mut left = count - self.rows.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).count() as u64;
+        while left > 0
+            && let Some((first, length)) = self.slices.pop_front()
+        {
+            let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(length);
+            left -= skipped as u64;
+            if skipped < length {
+                self.slices.push_front((first + skipped, length - skipped));
+            }
+        }
+        self.next_row += count - left;
+        count - left
     }
 
     fn read_slice(&self, slice: (usize, usize)) -> Result<Vec<Row>, DataError> {

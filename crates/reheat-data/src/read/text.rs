@@ -69,7 +69,7 @@ impl<R: BufRead> TextRows<R> {
             match String::from_utf8(text) {
                 Ok(text) => {
                     let row = Row::from_iter([(TEXT_COLUMN.to_owned(), Value::String(text))]);
-                    RawRow { id, content: Content::Parsed(row) }
+                    RawRow::parsed(id, row)
                 }
                 Err(error) => RawRow::bad(id, RowProblem::NotUtf8 { byte: error.utf8_error().valid_up_to() }),
             }
@@ -110,9 +110,7 @@ pub(super) fn wrapped_rows(row: RawRow) -> impl Iterator<Item = Result<RawRow, D
                 _ => vec![RawRow::parsed(id, object)],
             }
         }
-        Err(problem) => {
-            vec![RawRow { id, content: text.map_or(Content::Bad(problem), |text| Content::Json(text.into_bytes())) }]
-        }
+        Err(problem) => vec![RawRow::new(id, Content::Bad(problem, text.map(String::into_bytes)))],
     };
     rows.into_iter().map(Ok)
 }

@@ -6,8 +6,9 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{LogprobGradients, ObjectiveGradient, Scored, TokenLogprobs};
-use crate::matrix::{Matrix, Threads, Write, dense, numbers, product, tensor_of};
-use crate::vector;
+use crate::linear::Rows;
+use crate::matrix::{Compute, Elements, Matrix, Plan, Threads, Write, dense, elements, numbers, product, tensor_of};
+use crate::{Weight, vector};
 
 /// Results of one row of logits.
 #[derive(Clone, Copy)]
@@ -15,11 +16,13 @@ struct Row {
     logprob: f32,
     entropy: f32,
     is_top1: f32,
+    mean_logit: f32,
+    log_sum_sq_probs: f32,
     logsumexp: f32,
 }
 
-pub(super) fn forward(hidden: Tensor<2>, head: Tensor<2>, scored: &Scored) -> TokenLogprobs {
-    let mut pass = Pass::new(hidden, head, scored);
+pub(super) fn forward(hidden: Tensor<2>, head: Weight, scored: &Scored, compute: Compute) -> TokenLogprobs {
+    let mut pass = Pass::new(hidden, head, scored, compute);
     for chunk in scored.chunks() {
         pass.score(chunk);
     }
@@ -28,12 +31,13 @@ pub(super) fn forward(hidden: Tensor<2>, head: Tensor<2>, scored: &Scored) -> To
 
 pub(super) fn vjp(
     hidden: Tensor<2>,
-    head: Tensor<2>,
+    head: Weight,
     scored: &Scored,
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
-    let mut pass = Pass::new(hidden, head, scored);
+    let mut pass = Pass::new(hidden, head, scored, compute);
     let mut d_hidden = vec![0.0; scored.num_tokens * pass.width];
     let mut d_head = head_gradient.map(dense);
     let mut d_rows = Vec::new();
@@ -44,17 +48,21 @@ pub(super) fn vjp(
         let weights = dense(weights);
         pass.logits_to_gradients(chunk, &rows, numbers(&weights));
 
-        let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
-        let head = Matrix::dense(numbers(&pass.head), pass.vocab_size, pass.width);
-        d_rows.resize(chunk.len() * pass.width, 0.0);
-        product(&mut d_rows, pass.width, Write::Replace, d_logits, head, Threads::All);
-        for (position, row) in chunk.iter().zip(d_rows.chunks_exact(pass.width)) {
-            d_hidden[position * pass.width..][..pass.width].copy_from_slice(row);
-        }
         if let Some(d_head) = &mut d_head {
+            let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
             let rows = Matrix::dense(&pass.rows, chunk.len(), pass.width);
             let sum = d_head.storage_mut::<f32>();
-            product(sum, pass.width, Write::Add, d_logits.transposed(), rows, Threads::All);
+            product(sum, pass.width, Write::Add, d_logits.transposed(), rows, pass.plan);
+        }
+        if let Head::Int8(head) = &pass.head {
+            head.scale(&mut pass.logits);
+        }
+        let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
+        let head = Matrix::dense(pass.head.elements(), pass.vocab_size, pass.width);
+        d_rows.resize(chunk.len() * pass.width, 0.0);
+        product(&mut d_rows, pass.width, Write::Replace, d_logits, head, pass.plan);
+        for (position, row) in chunk.iter().zip(d_rows.chunks_exact(pass.width)) {
+            d_hidden[position * pass.width..][..pass.width].copy_from_slice(row);
         }
     }
     let gradients = LogprobGradients {
@@ -68,6 +76,8 @@ struct Stats {
     logprobs: Vec<f32>,
     entropy: Vec<f32>,
     is_top1: Vec<f32>,
+    mean_logit: Vec<f32>,
+    log_sum_sq_probs: Vec<f32>,
 }
 
 impl Stats {
@@ -76,7 +86,29 @@ impl Stats {
             let len = values.len();
             Tensor::from_primitive::<Flex>(tensor_of(values, [len]))
         };
-        TokenLogprobs { logprobs: tensor(self.logprobs), entropy: tensor(self.entropy), is_top1: tensor(self.is_top1) }
+        TokenLogprobs {
+            logprobs: tensor(self.logprobs),
+            entropy: tensor(self.entropy),
+            is_top1: tensor(self.is_top1),
+            mean_logit: tensor(self.mean_logit),
+            log_sum_sq_probs: tensor(self.log_sum_sq_probs),
+        }
+    }
+}
+
+/// The head on the CPU.
+enum Head {
+    Float(FlexTensor),
+    Int8(Rows),
+}
+
+impl Head {
+    /// The numbers; those of an int8 head lack their scales.
+    fn elements(&self) -> Elements<'_> {
+        match self {
+            Self::Float(head) => elements(head),
+            Self::Int8(head) => elements(head.values()),
+        }
     }
 }
 
@@ -84,7 +116,8 @@ impl Stats {
 struct Pass<'a> {
     scored: &'a Scored,
     hidden: FlexTensor,
-    head: FlexTensor,
+    head: Head,
+    plan: Plan,
     width: usize,
     vocab_size: usize,
     /// Hidden states of the chunk, `[chunk, width]`.
@@ -95,18 +128,28 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(hidden: Tensor<2>, head: Tensor<2>, scored: &'a Scored) -> Self {
+    fn new(hidden: Tensor<2>, head: Weight, scored: &'a Scored, compute: Compute) -> Self {
         let ([num_tokens, width], [vocab_size, _]) = (hidden.dims(), head.dims());
         let zeros = || vec![0.0; num_tokens];
         Self {
             scored,
             hidden: dense(hidden),
-            head: dense(head),
+            head: match head {
+                Weight::Float(head) => Head::Float(dense(head)),
+                Weight::Int8(head) => Head::Int8(Rows::new(head)),
+            },
+            plan: Plan { threads: Threads::All, compute },
             width,
             vocab_size,
             rows: Vec::new(),
             logits: Vec::new(),
-            stats: Stats { logprobs: zeros(), entropy: zeros(), is_top1: zeros() },
+            stats: Stats {
+                logprobs: zeros(),
+                entropy: zeros(),
+                is_top1: zeros(),
+                mean_logit: zeros(),
+                log_sum_sq_probs: zeros(),
+            },
         }
     }
 
@@ -119,8 +162,11 @@ impl<'a> Pass<'a> {
         }
         self.logits.resize(chunk.len() * self.vocab_size, 0.0);
         let rows = Matrix::dense(&self.rows, chunk.len(), self.width);
-        let head = Matrix::dense(numbers(&self.head), self.vocab_size, self.width);
-        product(&mut self.logits, self.vocab_size, Write::Replace, rows, head.transposed(), Threads::All);
+        let head = Matrix::dense(self.head.elements(), self.vocab_size, self.width);
+        product(&mut self.logits, self.vocab_size, Write::Replace, rows, head.transposed(), self.plan);
+        if let Head::Int8(head) = &self.head {
+            head.scale(&mut self.logits);
+        }
 
         let results: Vec<Row> = self
             .logits
@@ -132,6 +178,8 @@ impl<'a> Pass<'a> {
             self.stats.logprobs[*position] = row.logprob;
             self.stats.entropy[*position] = row.entropy;
             self.stats.is_top1[*position] = row.is_top1;
+            self.stats.mean_logit[*position] = row.mean_logit;
+            self.stats.log_sum_sq_probs[*position] = row.log_sum_sq_probs;
         }
         results
     }
@@ -153,14 +201,17 @@ impl<'a> Pass<'a> {
 
 fn score_row(logits: &[f32], label: usize) -> Row {
     let max = vector::max(logits);
-    let (sum, weighted) = vector::exp_sums(logits, max);
-    let logsumexp = max + sum.ln();
+    let sums = vector::row_sums(logits, max);
+    let log_sum = sums.exp.ln();
+    let logsumexp = max + log_sum;
     // The first of equal maxima is the prediction, as argmax has it.
     let is_top1 = logits[label] == max && vector::max(&logits[..label]) < max;
     Row {
         logprob: logits[label] - logsumexp,
-        entropy: sum.ln() - weighted / sum,
+        entropy: log_sum - sums.weighted / sums.exp,
         is_top1: if is_top1 { 1.0 } else { 0.0 },
+        mean_logit: sums.plain / logits.len() as f32,
+        log_sum_sq_probs: sums.squared.ln() - 2.0 * log_sum,
         logsumexp,
     }
 }

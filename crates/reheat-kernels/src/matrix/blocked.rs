@@ -1,0 +1,219 @@
+//! The product in bf16 by blocks that fit the caches (Goto and van de Geijn 2008, Anatomy of High-Performance Matrix
+//! Multiplication).
+//!
+//! The smaller factor is packed once and shared; tasks own blocks of rows or columns of the result, pack their part of
+//! the larger factor, and meet the shared one. An element's sum runs along the inner dimension in one fixed order,
+//! whatever the number of threads.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::tile::{TILE_COLS, TILE_ROWS, Tile, TileKernel};
+use super::{Matrix, Threads, Write, pack};
+
+/// Inner size of a block: a panel of it and the tile's other factor stream from the level-2 cache.
+const INNER: usize = 1024;
+/// Rows or columns of the result that a task owns, at most: its packed factor takes half of a level-2 cache.
+const OUTER: usize = 256;
+/// Tasks that a product should at least fall into, so that threads end together.
+const TASKS: usize = 24;
+/// Numbers of the shared factor that are packed at a time.
+const SHARED: usize = 8 << 20;
+
+thread_local! {
+    /// A task's packed part of the larger factor, kept between tasks.
+    static OWN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `out = lhs · rhs` or `out += lhs · rhs` with both factors rounded to bf16 and sums in f32.
+///
+/// # Safety
+/// `out` is valid for reads and writes of `lhs.rows` rows of `rhs.cols` numbers, rows `out_stride` apart, and nothing
+/// else refers to them.
+pub(super) unsafe fn product(
+    out: *mut f32,
+    out_stride: usize,
+    write: Write,
+    lhs: Matrix,
+    rhs: Matrix,
+    threads: Threads,
+) {
+    let kernel = TileKernel::detect();
+    let rhs = rhs.transposed();
+    let out = Output { data: out, stride: out_stride, rows: lhs.rows, cols: rhs.rows };
+    // SAFETY: the caller vouches for `out`, and each call gives every task rows or columns of its own.
+    unsafe {
+        if lhs.rows <= rhs.rows {
+            by_blocks::<TILE_ROWS, TILE_COLS>(lhs, rhs, write, threads, kernel, |shared, own, first, add| {
+                out.write(shared, own, (0, first), add, kernel);
+            });
+        } else {
+            by_blocks::<TILE_COLS, TILE_ROWS>(rhs, lhs, write, threads, kernel, |shared, own, first, add| {
+                out.write(own, shared, (first, 0), add, kernel);
+            });
+        }
+    }
+}
+
+/// Calls `multiply(shared, own, first, add)` for every block of rows of `larger`, from row `first`, and every part of
+/// the inner dimension in order.
+fn by_blocks<const S: usize, const L: usize>(
+    smaller: Matrix,
+    larger: Matrix,
+    write: Write,
+    threads: Threads,
+    kernel: TileKernel,
+    multiply: impl Fn(Panels<S>, Panels<L>, usize, bool) + Sync,
+) {
+    let (inner, size) = (smaller.cols, larger.rows);
+    let block = size.div_ceil(TASKS).next_multiple_of(L).min(OUTER.next_multiple_of(L));
+    // Whole parts, so that the order of a sum does not depend on the outer sizes.
+    let slab = (SHARED / smaller.rows).max(INNER) / INNER * INNER;
+    for slab_start in (0..inner).step_by(slab) {
+        let parts: Vec<_> = (slab_start..inner.min(slab_start + slab))
+            .step_by(INNER)
+            .map(|start| (start, INNER.min(inner - start)))
+            .collect();
+        let shared: Vec<Vec<u32>> = parts
+            .iter()
+            .map(|part| {
+                let mut packed = Vec::new();
+                pack_rows::<S>(&mut packed, smaller, (0, smaller.rows), *part, kernel, threads);
+                packed
+            })
+            .collect();
+        let task = |index: usize| {
+            let first = index * block;
+            let rows = (first, block.min(size - first));
+            OWN.with_borrow_mut(|own| {
+                for (part, shared) in parts.iter().zip(&shared) {
+                    pack_rows::<L>(own, larger, rows, *part, kernel, Threads::One);
+                    let add = write == Write::Add || part.0 > 0;
+                    let pairs = part.1.div_ceil(2);
+                    multiply(
+                        Panels::new(shared, pairs),
+                        Panels::new(&own[..rows.1.div_ceil(L) * L * pairs], pairs),
+                        first,
+                        add,
+                    );
+                }
+            });
+        };
+        let tasks = size.div_ceil(block);
+        match threads {
+            Threads::One => (0..tasks).for_each(task),
+            Threads::All => (0..tasks).into_par_iter().with_max_len(1).for_each(task),
+        }
+    }
+}
+
+/// Packs rows `first..first + rows` of `matrix`, the given part of its columns, panel after panel.
+fn pack_rows<const R: usize>(
+    packed: &mut Vec<u32>,
+    matrix: Matrix,
+    (first, rows): (usize, usize),
+    part: (usize, usize),
+    kernel: TileKernel,
+    threads: Threads,
+) {
+    let pairs = part.1.div_ceil(2);
+    let len = rows.div_ceil(R) * R * pairs;
+    if packed.len() < len {
+        packed.resize(len, 0);
+    }
+    let pack = |(index, panel): (usize, &mut [u32])| {
+        pack::panel(panel.as_chunks_mut::<R>().0, matrix, first + index * R, part, kernel);
+    };
+    match threads {
+        Threads::One => packed[..len].chunks_exact_mut(R * pairs).enumerate().for_each(pack),
+        Threads::All => packed[..len].par_chunks_exact_mut(R * pairs).enumerate().for_each(pack),
+    }
+}
+
+/// Packed rows of a factor: panels of `R` rows.
+#[derive(Clone, Copy)]
+struct Panels<'a, const R: usize> {
+    data: &'a [[u32; R]],
+    pairs: usize,
+}
+
+impl<'a, const R: usize> Panels<'a, R> {
+    fn new(packed: &'a [u32], pairs: usize) -> Self {
+        Self { data: packed.as_chunks().0, pairs }
+    }
+
+    fn iter(self) -> impl Iterator<Item = &'a [[u32; R]]> {
+        self.data.chunks_exact(self.pairs)
+    }
+}
+
+/// The result, shared by tasks that write to different parts of it.
+#[derive(Clone, Copy)]
+pub(super) struct Output {
+    data: *mut f32,
+    stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+// SAFETY: tasks write to parts of their own, as `product` and `by_blocks` share them out.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// A dense result.
+    pub(super) fn new(data: &mut [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a dense result");
+        Self { data: data.as_mut_ptr(), stride: cols, rows, cols }
+    }
+
+    /// Sets one element.
+    ///
+    /// # Safety
+    /// The element is inside the result, which is still borrowed, and no other task touches it.
+    pub(super) unsafe fn set(self, row: usize, col: usize, value: f32) {
+        debug_assert!(row < self.rows && col < self.cols, "an element outside the result");
+        // SAFETY: the caller vouches for it.
+        unsafe { *self.data.add(row * self.stride + col) = value }
+    }
+
+    /// The product of packed rows and columns into the result from (row, column) `first` on.
+    ///
+    /// # Safety
+    /// The part of the result below and right of `first` that the panels cover is valid and the caller's alone.
+    unsafe fn write(
+        &self,
+        lhs: Panels<TILE_ROWS>,
+        rhs: Panels<TILE_COLS>,
+        first: (usize, usize),
+        add: bool,
+        kernel: TileKernel,
+    ) {
+        for (lhs_index, lhs) in lhs.iter().enumerate() {
+            let row = first.0 + lhs_index * TILE_ROWS;
+            for (rhs_index, rhs) in rhs.iter().enumerate() {
+                let col = first.1 + rhs_index * TILE_COLS;
+                let (rows, cols) = (TILE_ROWS.min(self.rows - row), TILE_COLS.min(self.cols - col));
+                // SAFETY: `row` and `col` are inside the result, which is valid as the caller says; a tile that leaves it is
+                // computed beside it, and the part inside copied.
+                unsafe {
+                    let out = self.data.add(row * self.stride + col);
+                    if (rows, cols) == (TILE_ROWS, TILE_COLS) {
+                        kernel.write(lhs, rhs, out, self.stride, add);
+                    } else {
+                        let mut tile: Tile = [[0.0; TILE_COLS]; TILE_ROWS];
+                        kernel.write(lhs, rhs, tile.as_flattened_mut().as_mut_ptr(), TILE_COLS, false);
+                        for (index, sums) in tile.iter().enumerate().take(rows) {
+                            let out = std::slice::from_raw_parts_mut(out.add(index * self.stride), cols);
+                            for (o, sum) in out.iter_mut().zip(sums) {
+                                *o = if add { *o + sum } else { *sum };
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Factors into panels of bf16 pairs, rounded on the way.
+
+use half::bf16;
+
+use super::{Elements, Matrix, tile::TileKernel};
+
+/// A number that a factor may be stored in.
+pub(super) trait Element: Copy + Sync {
+    const ZERO: Self;
+
+    /// Rounded to nearest, ties to even; NaN stays NaN.
+    fn to_bf16(self) -> bf16;
+
+    fn to_f32(self) -> f32;
+
+    /// Sixteen numbers at `low` and sixteen at `high`, in this order.
+    ///
+    /// # Safety
+    /// Both are valid for reads of 16 numbers, and the CPU has AVX512-BF16 and AVX512-BW.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load(low: *const Self, high: *const Self) -> std::arch::x86_64::__m512i;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+
+    fn to_bf16(self) -> bf16 {
+        bf16::from_f32(self)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(low: *const Self, high: *const Self) -> std::arch::x86_64::__m512i {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointers and the CPU; both vectors are 512 bits.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low))) }
+    }
+}
+
+impl Element for bf16 {
+    const ZERO: Self = bf16::ZERO;
+
+    fn to_bf16(self) -> bf16 {
+        self
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        // `half` asks for a NaN first; the shift keeps it one, and the compiler can vectorise it.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(low: *const Self, high: *const Self) -> std::arch::x86_64::__m512i {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointers and the CPU.
+        unsafe {
+            let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
+            _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
+        }
+    }
+}
+
+impl Element for i8 {
+    const ZERO: Self = 0;
+
+    fn to_bf16(self) -> bf16 {
+        // Eight bits of significand hold every i8.
+        bf16::from_f32(f32::from(self))
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(low: *const Self, high: *const Self) -> std::arch::x86_64::__m512i {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointers and the CPU; both vectors are 512 bits.
+        unsafe {
+            let low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(low.cast())));
+            let high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(high.cast())));
+            std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+}
+
+/// Packs one panel: rows `first_row..first_row + R` of `matrix`, columns `first_col..first_col + cols`, where the
+/// inner dimension runs along the columns. Rows past the matrix and a missing odd column are zero.
+///
+/// # Panics
+/// If `panel` does not hold `cols / 2` pairs, rounded up, or the columns leave the matrix.
+pub(super) fn panel<const R: usize>(
+    panel: &mut [[u32; R]],
+    matrix: Matrix,
+    first_row: usize,
+    (first_col, cols): (usize, usize),
+    kernel: TileKernel,
+) {
+    assert!(first_col + cols <= matrix.cols && panel.len() == cols.div_ceil(2), "a panel leaves its matrix");
+    let rows = matrix.rows.saturating_sub(first_row).min(R);
+    if rows == 0 {
+        return panel.fill([0; R]);
+    }
+    let start = first_row * matrix.row_stride + first_col * matrix.col_stride;
+    let strides = (matrix.row_stride, matrix.col_stride);
+    match matrix.data {
+        Elements::F32(data) => pack(panel, &data[start..], rows, cols, strides, kernel),
+        Elements::Bf16(data) => pack(panel, &data[start..], rows, cols, strides, kernel),
+        Elements::Int8(data) => pack(panel, &data[start..], rows, cols, strides, kernel),
+    }
+}
+
+fn pack<E: Element, const R: usize>(
+    panel: &mut [[u32; R]],
+    data: &[E],
+    rows: usize,
+    cols: usize,
+    (row_stride, col_stride): (usize, usize),
+    kernel: TileKernel,
+) {
+    assert!((rows - 1) * row_stride + (cols - 1) * col_stride < data.len(), "a panel leaves its slice");
+    let done = match kernel {
+        #[cfg(target_arch = "x86_64")]
+        TileKernel::Avx512Bf16 if col_stride == 1 => {
+            // SAFETY: `detect` found the instructions; all rows and columns lie in the slice, as checked above.
+            unsafe { avx512::along_columns(panel, data, rows, cols, row_stride) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        TileKernel::Avx512Bf16 if row_stride == 1 && rows == R => {
+            // SAFETY: as above.
+            unsafe { avx512::along_rows(panel, data, cols, col_stride) }
+        }
+        _ => 0,
+    };
+    for (index, pairs) in panel.iter_mut().enumerate().skip(done) {
+        for (row, pair) in pairs.iter_mut().enumerate() {
+            let at = |col: usize| match row < rows && col < cols {
+                true => u32::from(data[row * row_stride + col * col_stride].to_bf16().to_bits()),
+                false => 0,
+            };
+            *pair = at(2 * index) | at(2 * index + 1) << 16;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::Element;
+
+    /// Pairs that one step packs: as many as a register has 32-bit lanes.
+    const LANES: usize = 16;
+
+    /// Packs rows whose columns are adjacent, 32 columns at a time; gives the pairs done.
+    ///
+    /// # Safety
+    /// `rows` rows of `cols` numbers lie in `data`, `row_stride` apart, and the CPU has AVX512-BF16 and AVX512-BW.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn along_columns<E: Element, const R: usize>(
+        panel: &mut [[u32; R]],
+        data: &[E],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> usize {
+        let steps = cols / (2 * LANES);
+        for step in 0..steps {
+            for first_row in (0..R).step_by(LANES) {
+                let mut lanes = [_mm512_setzero_si512(); LANES];
+                for (row, lane) in lanes.iter_mut().enumerate().take(rows.saturating_sub(first_row).min(LANES)) {
+                    // SAFETY: the row is below `rows` and its 32 columns below `cols`.
+                    *lane = unsafe {
+                        let at = data.as_ptr().add((first_row + row) * row_stride + step * 2 * LANES);
+                        E::load(at, at.add(LANES))
+                    };
+                }
+                let width = LANES.min(R - first_row);
+                let mask = u16::MAX >> (LANES - width);
+                for (pair, lane) in transposed(lanes).into_iter().enumerate() {
+                    let out = panel[step * LANES + pair][first_row..].as_mut_ptr();
+                    // SAFETY: the mask keeps the store inside the pair's `R` lanes.
+                    unsafe { _mm512_mask_storeu_epi32(out.cast(), mask, lane) };
+                }
+            }
+        }
+        steps * LANES
+    }
+
+    /// Packs columns whose rows are adjacent, two columns at a time; gives the pairs done.
+    ///
+    /// # Safety
+    /// `cols` columns of `R` numbers lie in `data`, `col_stride` apart, and the CPU has AVX512-BF16 and AVX512-BW.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn along_rows<E: Element, const R: usize>(
+        panel: &mut [[u32; R]],
+        data: &[E],
+        cols: usize,
+        col_stride: usize,
+    ) -> usize {
+        // Lane i of the low half beside lane i of the high half.
+        let interleave: [i16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * LANES) as i16);
+        // SAFETY: the array is one register long.
+        let interleave = unsafe { _mm512_loadu_si512(interleave.as_ptr().cast()) };
+        // A load takes `LANES` rows although a panel may have fewer; the last columns leave no room for that.
+        let room = data.len().saturating_sub(R.next_multiple_of(LANES));
+        let pairs = (cols / 2).min((room / col_stride.max(1)).div_ceil(2));
+        for (index, pair) in panel.iter_mut().enumerate().take(pairs) {
+            for first_row in (0..R).step_by(LANES) {
+                let width = LANES.min(R - first_row);
+                let mask = u16::MAX >> (LANES - width);
+                // SAFETY: both columns start at least `R` rounded up to `LANES` numbers before the slice's end; the
+                // mask keeps the store inside the pair's `R` lanes.
+                unsafe {
+                    let low = data.as_ptr().add(2 * index * col_stride + first_row);
+                    let both = E::load(low, low.add(col_stride));
+                    let lanes = _mm512_permutexvar_epi16(interleave, both);
+                    _mm512_mask_storeu_epi32(pair[first_row..].as_mut_ptr().cast(), mask, lanes);
+                }
+            }
+        }
+        pairs
+    }
+
+    /// Exchanges rows and lanes of a 16×16 matrix of 32-bit numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+        let mut a = rows;
+        let mut b = rows;
+        // Pairs of rows, by 32 bits, then by 64: 4×4 blocks are done.
+        for i in 0..8 {
+            b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+            b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+        }
+        for i in 0..4 {
+            a[4 * i] = _mm512_unpacklo_epi64(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
+            a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
+        }
+        // a[4g + c] holds, in its 128-bit block q, column 4q + c of rows 4g..4g+4. Now blocks of 128 bits change places.
+        for c in 0..4 {
+            let low01 = _mm512_shuffle_i32x4::<0x44>(a[c], a[4 + c]); // blocks 0, 1 of groups 0 and 1
+            let high01 = _mm512_shuffle_i32x4::<0xee>(a[c], a[4 + c]); // blocks 2, 3 of groups 0 and 1
+            let low23 = _mm512_shuffle_i32x4::<0x44>(a[8 + c], a[12 + c]);
+            let high23 = _mm512_shuffle_i32x4::<0xee>(a[8 + c], a[12 + c]);
+            b[c] = _mm512_shuffle_i32x4::<0x88>(low01, low23);
+            b[4 + c] = _mm512_shuffle_i32x4::<0xdd>(low01, low23);
+            b[8 + c] = _mm512_shuffle_i32x4::<0x88>(high01, high23);
+            b[12 + c] = _mm512_shuffle_i32x4::<0xdd>(high01, high23);
+        }
+        b
+    }
+}

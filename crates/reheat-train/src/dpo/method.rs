@@ -1,0 +1,230 @@
+//! Direct preference optimisation on the shared loop.
+
+use burn::tensor::Tensor;
+use reheat_data::Batch;
+use reheat_kernels::TokenLogprobs;
+use reheat_model::Qwen2Config;
+use serde_json::{Map, Value, json};
+
+use super::reference::{mix, reference_logprobs};
+use super::{DpoBatch, DpoConfig, DpoLossType, PairLogprobs, PairLossSettings, PreferencePair, Reference, pair_losses};
+use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
+
+/// Direct preference optimisation on tokenised pairs.
+#[derive(Debug)]
+pub struct Dpo {
+    pairs: Vec<PreferencePair>,
+    config: DpoConfig,
+    reference: Reference,
+    /// Step after which the reference last followed the policy.
+    synced_at: u64,
+}
+
+impl Dpo {
+    /// Training on `pairs`, already cut to the length that the model is to see.
+    ///
+    /// # Errors
+    /// If a setting is out of range (all faults in one error), or the reference is of another number of pairs.
+    pub fn new(pairs: Vec<PreferencePair>, config: DpoConfig, reference: Reference) -> Result<Self, TrainError> {
+        let mut faults = config.faults();
+        if let Reference::Precomputed(known) = &reference {
+            if known.len() != pairs.len() {
+                faults.push(format!("the reference knows {} pairs, expected {}", known.len(), pairs.len()));
+            }
+            if config.sync_ref_model {
+                faults.push("sync_ref_model needs a reference model, not its log-probabilities".into());
+            }
+        }
+        if !faults.is_empty() {
+            return Err(TrainError::Config(faults));
+        }
+        Ok(Self { pairs, config, reference, synced_at: 0 })
+    }
+
+    /// Lets the reference follow the policy where it is time.
+    fn synchronise(&mut self, context: &StepContext) {
+        let due = context.step > 0 && context.step.is_multiple_of(self.config.ref_model_sync_steps);
+        if !self.config.sync_ref_model || !due || self.synced_at == context.step {
+            return;
+        }
+        let reference = std::mem::replace(&mut self.reference, Reference::Precomputed(Vec::new()));
+        self.reference = match reference {
+            Reference::Model(model) => {
+                Reference::Model(Box::new(mix(*model, context.model, self.config.ref_model_mixup_alpha)))
+            }
+            known => known,
+        };
+        self.synced_at = context.step;
+    }
+
+    fn settings(&self) -> PairLossSettings {
+        let DpoConfig { beta, label_smoothing, discopop_tau, .. } = self.config;
+        PairLossSettings { beta, label_smoothing, f_divergence: self.config.f_divergence(), discopop_tau }
+    }
+
+    /// Summed log-probabilities of the batch's answers, beside those of the reference.
+    fn pair_logprobs(&self, logprobs: Tensor<1>, batch: &DpoBatch) -> PairLogprobs {
+        let device = logprobs.device().inner();
+        let num_pairs = batch.num_pairs();
+        let sums = batch.answer_sums(logprobs, self.config.ld_alpha); // [2 * pairs]
+        let (ref_chosen, ref_rejected) = batch.reference_tensors(&device);
+        let (chosen_lens, rejected_lens) = batch.answer_lens(&device);
+        PairLogprobs {
+            chosen: sums.clone().narrow(0, 0, num_pairs),
+            rejected: sums.narrow(0, num_pairs, num_pairs),
+            ref_chosen,
+            ref_rejected,
+            chosen_lens,
+            rejected_lens,
+        }
+    }
+
+    /// The batch's part of the step's loss, `[1]`.
+    fn loss(&self, logprobs: Tensor<1>, tokens: &TokenLogprobs, batch: &DpoBatch, num_pairs: u64) -> Tensor<1> {
+        let pairs = self.pair_logprobs(logprobs.clone(), batch);
+        let weights = self.config.use_weighting.then(|| pair_weights(tokens, batch));
+        let terms = self.config.weighted_losses().map(|(loss_type, weight)| {
+            let (losses, scale) = match loss_type {
+                // A mean over tokens, and of all of them alike.
+                DpoLossType::Sft => (batch.chosen_nll(logprobs.clone()), batch.pairs_per_chosen_token),
+                other => (pair_losses(other, &pairs, &self.settings()), 1.0),
+            };
+            let losses = match &weights {
+                Some(weights) => losses * weights.clone(),
+                None => losses,
+            };
+            losses.sum() * (weight * scale / num_pairs.max(1) as f64)
+        });
+        terms.reduce(|sum, term| sum + term).expect("there is a loss type")
+    }
+}
+
+/// Weights that make pairs count as if the policy had written them (Zhou et al. 2024, WPO, arXiv:2406.11827, equation 2),
+/// `[pairs]`.
+fn pair_weights(tokens: &TokenLogprobs, batch: &DpoBatch) -> Tensor<1> {
+    let aligned = tokens.logprobs.clone() - tokens.log_sum_sq_probs.clone(); // [tokens]
+    let lens = batch.predicted_lens(&aligned.device());
+    let means = batch.answer_sums(aligned, None) / lens; // [2 * pairs]
+    let num_pairs = batch.num_pairs();
+    (means.clone().narrow(0, 0, num_pairs) + means.narrow(0, num_pairs, num_pairs)).exp()
+}
+
+impl Method for Dpo {
+    type Batch = DpoBatch;
+
+    fn num_rows(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn identity(&self) -> Map<String, Value> {
+        let rows = self.pairs.iter().flat_map(|pair| {
+            let parts = [&pair.prompt_ids, &pair.chosen_ids, &pair.rejected_ids];
+            parts.into_iter().flat_map(|ids| ids.iter().map(|id| *id as i32).chain([-1]))
+        });
+        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
+        identity.insert("method".into(), "dpo".into());
+        identity.insert("num_rows".into(), self.pairs.len().into());
+        identity.insert("rows_sha256".into(), hash_of(rows).into());
+        identity
+    }
+
+    fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {
+        if self.pairs.is_empty() {
+            return Err(TrainError::EmptyDataset);
+        }
+        let vocab_size = model.vocab_size;
+        for (index, pair) in self.pairs.iter().enumerate() {
+            if pair.chosen_ids.is_empty() || pair.rejected_ids.is_empty() {
+                return Err(TrainError::EmptyAnswer { index });
+            }
+            let mut ids = pair.prompt_ids.iter().chain(&pair.chosen_ids).chain(&pair.rejected_ids);
+            if let Some(&id) = ids.find(|id| **id as usize >= vocab_size) {
+                return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
+            }
+        }
+        Ok(())
+    }
+
+    fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<DpoBatch>, TrainError> {
+        self.synchronise(context);
+        let mut batches: Vec<DpoBatch> = Vec::new();
+        for chunk in indices.chunks(context.micro_batch_size) {
+            let mut batch = DpoBatch::new(chunk.iter().map(|index| &self.pairs[*index]));
+            batch.reference = match &self.reference {
+                Reference::Precomputed(known) => chunk.iter().map(|index| known[*index]).collect(),
+                Reference::Model(model) => reference_logprobs(model, &batch, &self.config),
+            };
+            batches.push(batch);
+        }
+        let chosen_tokens: usize = batches.iter().map(DpoBatch::num_chosen_tokens).sum();
+        for batch in &mut batches {
+            batch.pairs_per_chosen_token = indices.len() as f64 / chosen_tokens.max(1) as f64;
+        }
+        Ok(batches)
+    }
+
+    fn sequences<'a>(&self, batch: &'a DpoBatch) -> &'a Batch {
+        &batch.sequences
+    }
+
+    fn num_items(&self, batch: &DpoBatch) -> u64 {
+        batch.num_pairs() as u64
+    }
+
+    fn objective<'a>(&'a self, batch: &'a DpoBatch, num_items_in_batch: u64) -> Objective<'a> {
+        Objective::Whole(Box::new(move |tokens| {
+            let logprobs = tokens.logprobs.clone().autodiff().require_grad();
+            let gradients = self.loss(logprobs.clone(), tokens, batch, num_items_in_batch).backward();
+            logprobs.grad(&gradients).unwrap_or_else(|| tokens.logprobs.zeros_like())
+        }))
+    }
+
+    fn measure(&self, batch: &DpoBatch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures {
+        let loss = self.loss(tokens.logprobs.clone(), tokens, batch, num_items_in_batch);
+        let pairs = self.pair_logprobs(tokens.logprobs.clone(), batch);
+        let (chosen, rejected) =
+            (pairs.chosen_logratios() * self.config.beta, pairs.rejected_logratios() * self.config.beta);
+        let accuracies = chosen.clone().greater(rejected.clone()).float();
+        let of_chosen = |values: &Tensor<1>| batch.chosen_total(values.clone());
+        let of_rejected = |values: &Tensor<1>| batch.rejected_total(values.clone());
+        let sums = [
+            loss,
+            tokens.entropy.clone().sum(),
+            of_chosen(&tokens.mean_logit),
+            of_rejected(&tokens.mean_logit),
+            of_chosen(&tokens.is_top1),
+            chosen.sum(),
+            rejected.sum(),
+            accuracies.sum(),
+            pairs.chosen.sum(),
+            pairs.rejected.sum(),
+        ];
+        // Read back from the device once.
+        let sums = Tensor::cat(sums.to_vec(), 0).into_data().try_to_vec::<f32>().expect("sums are f32");
+        let [
+            loss,
+            entropy,
+            chosen_logits,
+            rejected_logits,
+            hits,
+            chosen,
+            rejected,
+            accuracies,
+            chosen_logps,
+            rejected_logps,
+        ] = std::array::from_fn(|index| f64::from(sums[index]));
+        let num_pairs = batch.num_pairs() as f64;
+        let (chosen_tokens, rejected_tokens) = (batch.num_chosen_tokens() as f64, batch.num_rejected_tokens() as f64);
+        Measures::new(loss)
+            .with("entropy", entropy, chosen_tokens + rejected_tokens)
+            .with("mean_token_accuracy", hits, chosen_tokens)
+            .with("logits/chosen", chosen_logits, chosen_tokens)
+            .with("logits/rejected", rejected_logits, rejected_tokens)
+            .with("rewards/chosen", chosen, num_pairs)
+            .with("rewards/rejected", rejected, num_pairs)
+            .with("rewards/accuracies", accuracies, num_pairs)
+            .with("rewards/margins", chosen - rejected, num_pairs)
+            .with("logps/chosen", chosen_logps, num_pairs)
+            .with("logps/rejected", rejected_logps, num_pairs)
+    }
+}

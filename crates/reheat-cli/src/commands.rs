@@ -1,7 +1,9 @@
 //! One file per command: its flags, its help, what it does.
 
 mod source; // --model
+mod sampling; // --temperature and the like
 mod tokenize;
+mod next_token;
 mod generate;
 mod chat;
 mod template;
@@ -15,6 +17,7 @@ use clap::Subcommand;
 pub(crate) enum Command {
     Quickstart(quickstart::QuickstartArgs),
     Tokenize(tokenize::TokenizeArgs),
+    NextToken(next_token::NextTokenArgs),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
     #[command(subcommand)]
@@ -27,6 +30,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Tokenize(args) => tokenize::run(args),
+        Command::NextToken(args) => next_token::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Template(command) => template::run(command),

@@ -12,8 +12,9 @@ mod demo; // the bundled model and dataset
 mod interrupt; // Ctrl-C
 mod output; // stdout
 mod painted; // text with what is trained in colour
-mod plot; // curves and bars, in the terminal and as SVG
+mod plot; // curves and bars, in the terminal and as files
 mod progress;
+mod text; // drawn tokens as text
 
 use std::process::ExitCode;
 

@@ -27,7 +27,16 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Columns of the terminal that stderr is, or 80.
 pub(crate) fn stderr_width() -> usize {
-    let columns = console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns));
+    width(&console::Term::stderr())
+}
+
+/// Columns of the terminal that stdout is, or 80.
+pub(crate) fn stdout_width() -> usize {
+    width(&console::Term::stdout())
+}
+
+fn width(term: &console::Term) -> usize {
+    let columns = term.size_checked().map(|(_, columns)| usize::from(columns));
     columns.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok()).unwrap_or(80).clamp(20, 400)
 }
 

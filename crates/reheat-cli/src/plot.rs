@@ -1,13 +1,29 @@
-//! Curves and bars, in the terminal and as SVG.
+//! Curves and bars, in the terminal and as files.
 
 mod scale; // round numbers for axes
-mod terminal; // a curve in braille dots
-mod svg;
+mod terminal; // a curve in braille dots, a bar in blocks
+mod curves;
+mod bars; // bars as small multiples
+mod figure; // SVG and PNG files
 
 pub(crate) use self::{
-    svg::{Panel, save_svg},
-    terminal::curve,
+    bars::{Bar, BarChart, BarPanel, save_bars},
+    curves::{Panel, save_svg},
+    figure::Figure,
+    terminal::{bar, curve},
 };
+
+use plotters::style::RGBColor;
+
+/// Colours that stay apart for colour-blind readers (Okabe and Ito).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
 
 /// A named sequence of points, ascending in x.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,196 +1,102 @@
-//! Prompt to completion.
+//! Prompts to completions.
 
 use reheat_model::Qwen2;
-use serde::{Deserialize, Serialize};
 
-use crate::{GenerateError, KvCache, Sampler};
-
-/// How a completion is drawn, under transformers' names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GenerateConfig {
-    /// Longest completion in tokens.
-    pub max_new_tokens: usize,
-    /// Divides the logits; 0 takes the most likely token.
-    pub temperature: f32,
-    /// Draw among this many most likely tokens; 0 for all.
-    pub top_k: usize,
-    /// Draw among the most likely tokens that together hold this probability.
-    pub top_p: f32,
-    /// Seed of the draws.
-    pub seed: u64,
-    /// Tokens that end the completion.
-    pub eos_token_ids: Vec<u32>,
-}
-
-impl Default for GenerateConfig {
-    /// 128 tokens drawn from the model's own distribution.
-    fn default() -> Self {
-        Self { max_new_tokens: 128, temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0, eos_token_ids: Vec::new() }
-    }
-}
-
-/// Whether to draw another token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// End the completion here.
-    Stop,
-}
-
-/// Why a completion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FinishReason {
-    /// An end token was drawn, or the caller stopped.
-    Stop,
-    /// `max_new_tokens` or the model's context was reached.
-    Length,
-}
-
-/// One drawn token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Token {
-    /// The id.
-    pub id: u32,
-    /// Its log-probability in nats under the model itself, before temperature, top-k and top-p.
-    pub logprob: f32,
-}
-
-/// A completion.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generation {
-    /// The drawn ids; an end token is the last.
-    pub ids: Vec<u32>,
-    /// Log-probability of each id, as in [`Token`].
-    pub logprobs: Vec<f32>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-}
+use crate::engine::budget;
+use crate::{
+    Engine, EngineConfig, EngineStats, EventKind, FinishReason, Flow, GenerateConfig, GenerateError, Generation,
+    RequestId, Token,
+};
 
 /// Continues `prompt`, handing each token to `on_token` as it is drawn.
 ///
 /// # Errors
 /// If the prompt is empty, longer than the context, or has unknown ids; a sampling value is out of range; or the model
-/// gives NaN.
+/// gives logits that are not numbers.
 pub fn generate(
     model: &Qwen2,
     prompt: &[u32],
     config: &GenerateConfig,
-    on_token: &mut dyn FnMut(Token) -> Flow,
+    on_token: &mut dyn FnMut(&Token) -> Flow,
 ) -> Result<Generation, GenerateError> {
-    let mut sampler = Sampler::new(config)?;
-    let (context, vocab_size) = (model.config().max_position_embeddings, model.config().vocab_size);
-    if prompt.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
-    }
-    if prompt.len() >= context {
-        return Err(GenerateError::PromptTooLong { tokens: prompt.len(), context });
-    }
-    if let Some(&id) = prompt.iter().find(|id| **id as usize >= vocab_size) {
-        return Err(GenerateError::TokenOutsideVocabulary { id, vocab_size });
-    }
-    let budget = config.max_new_tokens.min(context - prompt.len());
-    let mut cache = KvCache::new(model, prompt.len() + budget);
-    let mut generation = Generation { ids: Vec::new(), logprobs: Vec::new(), finish_reason: FinishReason::Length };
-    let mut pending: Vec<i32> = prompt.iter().map(|id| *id as i32).collect();
-    while generation.ids.len() < budget {
-        let logits = cache.next_logits(model, &pending).into_data();
-        let logits = logits.as_slice::<f32>().expect("logits are f32");
-        if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(GenerateError::NotANumber { tokens: cache.len() });
-        }
-        let id = sampler.next(logits);
-        let token = Token { id, logprob: logprob(logits, id) };
-        generation.ids.push(token.id);
-        generation.logprobs.push(token.logprob);
-        let flow = on_token(token);
-        if config.eos_token_ids.contains(&id) || flow == Flow::Stop {
-            generation.finish_reason = FinishReason::Stop;
-            break;
-        }
-        pending = vec![id as i32];
-    }
-    Ok(generation)
+    let config = GenerateConfig { num_return_sequences: 1, ..config.clone() };
+    let prompts = [prompt.to_vec()];
+    let rollout = rollout(model, &prompts, &config, 1, &mut |_, _, token| on_token(token));
+    let mut completions = rollout
+        .map_err(|error| match error {
+            GenerateError::InPrompt { source, .. } => *source,
+            other => other,
+        })?
+        .completions;
+    Ok(completions.swap_remove(0).swap_remove(0))
 }
 
-/// Log-softmax of one entry, summed in f64.
-fn logprob(logits: &[f32], id: u32) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
-    (f64::from(logits[id as usize] - max) - sum.ln()) as f32
+/// Completions of many prompts, and what they cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollout {
+    /// `completions[prompt][sample]`.
+    pub completions: Vec<Vec<Generation>>,
+    /// Tokens and times.
+    pub stats: EngineStats,
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-    use reheat_model::Qwen2Config;
-
-    use super::*;
-
-    /// The cache runs other matrix shapes than a fresh pass; both are f32.
-    const LOGPROB_TOLERANCE: f32 = 1e-4;
-
-    fn model() -> Qwen2 {
-        Qwen2::random(&Qwen2Config::tiny(64), 11, &Device::flex())
+/// Draws [`GenerateConfig::num_return_sequences`] completions of each of `prompts`, up to `max_batch_size` at a time.
+///
+/// `on_token` gets the index of the prompt, the sample and the token, and may end that one completion.
+/// Every completion has a random stream of its own, so that equal prompts get different ones.
+///
+/// # Errors
+/// The first prompt that [`generate`] would refuse or fail on, as [`GenerateError::InPrompt`].
+pub fn rollout(
+    model: &Qwen2,
+    prompts: &[Vec<u32>],
+    config: &GenerateConfig,
+    max_batch_size: usize,
+    on_token: &mut dyn FnMut(usize, usize, &Token) -> Flow,
+) -> Result<Rollout, GenerateError> {
+    let in_prompt = |index| move |source| GenerateError::InPrompt { index, source: Box::new(source) };
+    let count = config.num_return_sequences;
+    let mut lengths = Vec::with_capacity(prompts.len());
+    for (index, prompt) in prompts.iter().enumerate() {
+        lengths.push(prompt.len() + budget(model, prompt, config).map_err(in_prompt(index))?);
     }
-
-    fn greedy(max_new_tokens: usize) -> GenerateConfig {
-        GenerateConfig { max_new_tokens, temperature: 0.0, ..GenerateConfig::default() }
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let engine_config = EngineConfig {
+        max_batch_size: max_batch_size.max(1),
+        cache_tokens: (longest * max_batch_size.max(1)).min(lengths.iter().sum::<usize>() * count),
+        ..EngineConfig::default()
+    };
+    let mut engine = Engine::new(model, engine_config);
+    let mut requests: Vec<RequestId> = Vec::with_capacity(prompts.len());
+    for (index, prompt) in prompts.iter().enumerate() {
+        let stream = (index * count) as u64;
+        requests.push(engine.submit_with_stream(prompt, config, stream).map_err(in_prompt(index))?);
     }
-
-    #[test]
-    fn the_cache_changes_no_logprob() {
-        let model = model();
-        let config = GenerateConfig { max_new_tokens: 30, seed: 3, ..GenerateConfig::default() };
-        let prompt = [4, 9, 2];
-        let generation = generate(&model, &prompt, &config, &mut |_| Flow::Continue).unwrap();
-        let all: Vec<i32> = prompt.iter().chain(&generation.ids).map(|id| *id as i32).collect();
-        let fresh = model.logits(&all).into_data();
-        let fresh = fresh.as_slice::<f32>().unwrap();
-        for (index, (id, ours)) in generation.ids.iter().zip(&generation.logprobs).enumerate() {
-            let row = prompt.len() - 1 + index;
-            let expected = logprob(&fresh[row * 64..][..64], *id);
-            assert!((ours - expected).abs() <= LOGPROB_TOLERANCE, "token {index}: {ours}, expected {expected}");
+    let empty = Generation { ids: Vec::new(), logprobs: Vec::new(), finish_reason: FinishReason::Length };
+    let mut completions = vec![vec![empty; count]; prompts.len()];
+    while !engine.is_idle() {
+        for event in engine.step() {
+            // Ids ascend with the prompts.
+            let index = requests.partition_point(|request| *request < event.request);
+            let completion = &mut completions[index][event.sample];
+            match event.kind {
+                EventKind::Token(token) => {
+                    completion.ids.push(token.id);
+                    completion.logprobs.push(token.logprob);
+                    if on_token(index, event.sample, &token) == Flow::Stop {
+                        completion.finish_reason = FinishReason::Stop;
+                        engine.stop(event.request, event.sample);
+                    }
+                }
+                EventKind::Finished(reason) => {
+                    // A caller's stop at the last token stays one.
+                    if completion.finish_reason == FinishReason::Length {
+                        completion.finish_reason = reason;
+                    }
+                }
+                EventKind::Failed(error) => return Err(in_prompt(index)(error)),
+            }
         }
     }
-
-    #[test]
-    fn long_prompts_are_cut_into_chunks_without_effect() {
-        let model = model();
-        let prompt: Vec<i32> = (0..200).map(|i| i * 5 % 64).collect();
-        let whole = KvCache::new(&model, 200).next_logits(&model, &prompt);
-        let mut cache = KvCache::new(&model, 200);
-        cache.next_logits(&model, &prompt[..70]);
-        let cut = cache.next_logits(&model, &prompt[70..]);
-        assert!((whole - cut).abs().max().into_scalar::<f32>() <= LOGPROB_TOLERANCE);
-    }
-
-    #[test]
-    fn end_tokens_and_callers_stop() {
-        let model = model();
-        let free = generate(&model, &[1], &greedy(8), &mut |_| Flow::Continue).unwrap();
-        assert_eq!((free.ids.len(), free.finish_reason), (8, FinishReason::Length));
-        let config = GenerateConfig { eos_token_ids: vec![free.ids[0]], ..greedy(8) };
-        let ended = generate(&model, &[1], &config, &mut |_| Flow::Continue).unwrap();
-        assert_eq!((ended.ids.len(), ended.finish_reason), (1, FinishReason::Stop));
-        let mut seen = 0;
-        let stopped = generate(&model, &[1], &greedy(8), &mut |_| {
-            seen += 1;
-            if seen == 3 { Flow::Stop } else { Flow::Continue }
-        });
-        assert_eq!(stopped.unwrap().ids, free.ids[..3]);
-    }
-
-    #[test]
-    fn the_context_is_the_limit() {
-        let model = model();
-        let prompt = vec![1; 250];
-        let generation = generate(&model, &prompt, &greedy(100), &mut |_| Flow::Continue).unwrap();
-        assert_eq!((generation.ids.len(), generation.finish_reason), (6, FinishReason::Length));
-        let error = generate(&model, &[1; 256], &greedy(1), &mut |_| Flow::Continue).unwrap_err();
-        assert_eq!(error.to_string(), "the prompt has 256 tokens, and the model's context holds 256");
-        assert_eq!(generate(&model, &[], &greedy(1), &mut |_| Flow::Continue), Err(GenerateError::EmptyPrompt));
-        assert!(generate(&model, &[64], &greedy(1), &mut |_| Flow::Continue).is_err());
-    }
+    Ok(Rollout { completions, stats: engine.stats().clone() })
 }

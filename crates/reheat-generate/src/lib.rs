@@ -1,4 +1,7 @@
-//! Text generation on a Qwen2 model: a key-value cache, sampling with a seed, one token at a time.
+//! Text generation on a Qwen2 model: a key-value cache, sampling with a seed, many completions at a time.
+//!
+//! [`generate`] continues one prompt, [`rollout`] completes many, and an [`Engine`] takes requests as they come.
+//! [`next_tokens`] and its neighbours look at distributions instead of drawing from them.
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -17,14 +20,24 @@
 //! # }
 //! ```
 
-mod generate; // prompt to completion
+mod config; // how completions are drawn
+mod generate; // prompts to completions
+mod engine; // many completions at a time
 mod cache; // keys and values of the tokens so far
+mod rows; // which rows of the cache are free
 mod sample; // logits to the next token
+mod stop; // texts that end a completion
+mod distribution; // what a model expects, for looking at
 mod error;
 
 pub use self::{
-    cache::KvCache,
+    config::{Candidate, FinishReason, Flow, GenerateConfig, Generation, Token},
+    distribution::{
+        Compared, NextToken, Positions, TokenScore, compare_next_tokens, next_tokens, perplexity, score_tokens,
+    },
+    engine::{Engine, EngineConfig, EngineStats, Event, EventKind, RequestId},
     error::GenerateError,
-    generate::{FinishReason, Flow, GenerateConfig, Generation, Token, generate},
+    generate::{Rollout, generate, rollout},
     sample::Sampler,
+    stop::{StopStrings, Watched},
 };

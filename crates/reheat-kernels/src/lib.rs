@@ -31,6 +31,8 @@ mod rotary;
 mod attention;
 mod swiglu;
 mod logprobs;
+mod logits;
+mod row_store;
 mod embedding;
 mod optimizer;
 mod memory;
@@ -43,12 +45,14 @@ pub use self::{
     attention::{AttentionLayout, Span, causal_attention},
     embedding::embedding_backward,
     linear::linear,
+    logits::{LogitStats, kth_largest_bound, softmax_weights},
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
     matrix::Compute,
     memory::{MappedFile, TensorBytes, keep_pages},
     optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},
+    row_store::{copy_rows, write_rows},
     swiglu::swiglu,
     weight::{Int8Weight, Weight, embedding},
 };

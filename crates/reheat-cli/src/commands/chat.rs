@@ -8,10 +8,7 @@ use reheat_generate::{Flow, GenerateConfig};
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
 
-use super::{
-    generate::{SamplingArgs, stream_text},
-    source::ModelArg,
-};
+use super::{generate::stream_text, sampling::SamplingArgs, source::ModelArg};
 use crate::{device::DeviceChoice, fault::Fault, interrupt::Interrupt, output};
 
 /// Talk with a model. Ctrl-C stops an answer, Ctrl-D ends the chat.
@@ -44,12 +41,18 @@ pub(crate) struct Chat {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     config: GenerateConfig,
+    stop: Vec<String>,
     messages: Vec<Message>,
 }
 
 impl Chat {
     pub(crate) fn new(model: Qwen2, tokenizer: Tokenizer, template: ChatTemplate, config: GenerateConfig) -> Self {
-        Self { model, tokenizer, template, config, messages: Vec::new() }
+        Self { model, tokenizer, template, config, stop: Vec::new(), messages: Vec::new() }
+    }
+
+    /// Ends answers before the first of `stop`.
+    pub(crate) fn with_stop(self, stop: &[String]) -> Self {
+        Self { stop: stop.to_vec(), ..self }
     }
 
     pub(crate) fn reset(&mut self, system: Option<&str>) {
@@ -63,7 +66,7 @@ impl Chat {
         let answer = self.template.render(&Conversation::new(self.messages.clone()), &options).map_err(Into::into);
         let answer = answer.and_then(|prompt| {
             let ids = self.tokenizer.encode_literal(&prompt.text, &prompt.literal_spans)?.ids;
-            Ok(stream_text(&self.model, &self.tokenizer, &ids, &self.config, on_piece)?.0)
+            Ok(stream_text(&self.model, &self.tokenizer, &ids, &self.config, &self.stop, on_piece)?.0)
         });
         match answer {
             Ok(answer) => {
@@ -90,7 +93,7 @@ pub(super) fn run(args: ChatArgs) -> anyhow::Result<()> {
     let model = source.model(&args.device.resolve()?.device)?;
     let config = args.sampling.config(tokenizer.eos_ids());
     let interrupt = Interrupt::install()?;
-    let mut chat = Chat::new(model, tokenizer, template, config);
+    let mut chat = Chat::new(model, tokenizer, template, config).with_stop(args.sampling.stop());
     chat.reset(args.system.as_deref());
 
     let is_terminal = io::stdin().is_terminal();

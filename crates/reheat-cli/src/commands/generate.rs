@@ -4,15 +4,16 @@ use std::io::{self, Read as _, Write as _};
 
 use reheat_generate::{Flow, GenerateConfig, Generation, generate};
 use reheat_model::Qwen2;
-use reheat_tokenizer::{DecodeMode, Tokenizer};
+use reheat_tokenizer::Tokenizer;
 use serde_json::json;
 
-use super::source::ModelArg;
+use super::{sampling::SamplingArgs, source::ModelArg};
 use crate::{
     device::DeviceChoice,
     fault::Fault,
     interrupt::Interrupt,
     output::{self, Format},
+    text::TextStream,
 };
 
 /// Continue a text, token by token.
@@ -43,43 +44,6 @@ pub(crate) struct GenerateArgs {
     format: Format,
 }
 
-/// How tokens are drawn.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct SamplingArgs {
-    /// Longest answer in tokens.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    max_new_tokens: usize,
-
-    /// Divides the logits; 0 always takes the most likely token.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    temperature: f32,
-
-    /// Draw among this many most likely tokens; 0 for all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-
-    /// Draw among the most likely tokens that together hold this probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f32,
-
-    /// Seed of the draws.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    seed: u64,
-}
-
-impl SamplingArgs {
-    pub(crate) fn config(&self, eos_token_ids: &[u32]) -> GenerateConfig {
-        GenerateConfig {
-            max_new_tokens: self.max_new_tokens,
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            seed: self.seed,
-            eos_token_ids: eos_token_ids.to_vec(),
-        }
-    }
-}
-
 pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     let prompt = match args.prompt.as_str() {
         "-" => {
@@ -104,7 +68,7 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
         out.flush()?;
     }
     let mut written = Ok(());
-    let (text, generation) = stream_text(&model, &tokenizer, &ids, &config, &mut |piece| {
+    let (text, generation) = stream_text(&model, &tokenizer, &ids, &config, args.sampling.stop(), &mut |piece| {
         if !args.format.json {
             written = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
         }
@@ -125,23 +89,22 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     if interrupt.is_raised() { Err(Fault::interrupted("the text ends here").into()) } else { Ok(()) }
 }
 
-/// Generates and hands the text to `on_piece` as it comes, never in the middle of a character.
+/// Generates and hands the text to `on_piece` as it comes: whole characters, up to the first of the strings `stop`.
 pub(crate) fn stream_text(
     model: &Qwen2,
     tokenizer: &Tokenizer,
     prompt: &[u32],
     config: &GenerateConfig,
+    stop: &[String],
     on_piece: &mut dyn FnMut(&str) -> Flow,
 ) -> anyhow::Result<(String, Generation)> {
-    let mut stream = tokenizer.decode_stream(DecodeMode::SkipSpecialTokens);
-    let mut text = String::new();
+    let mut stream = TextStream::new(tokenizer, stop);
     let mut failed = None;
     let generation = generate(model, prompt, config, &mut |token| match stream.push(token.id) {
-        Ok(piece) => {
-            let piece = piece.unwrap_or_default();
-            text.push_str(&piece);
-            on_piece(&piece)
-        }
+        Ok(piece) => match on_piece(&piece) {
+            Flow::Continue if !stream.has_stopped() => Flow::Continue,
+            _ => Flow::Stop,
+        },
         Err(error) => {
             failed = Some(error);
             Flow::Stop
@@ -150,9 +113,9 @@ pub(crate) fn stream_text(
     if let Some(error) = failed {
         return Err(error.into());
     }
-    if let Some(rest) = stream.finish()? {
-        text.push_str(&rest);
+    let rest = stream.finish()?;
+    if !rest.is_empty() {
         on_piece(&rest);
     }
-    Ok((text, generation))
+    Ok((stream.into_text(), generation))
 }

@@ -22,18 +22,18 @@ pub(crate) struct ModelArg {
 pub(crate) struct ModelSource {
     dir: PathBuf,
     /// Keeps the unpacked bundled model while it is in use.
-    _unpacked: Option<tempfile::TempDir>,
+    unpacked: Option<tempfile::TempDir>,
 }
 
 impl ModelArg {
     /// Finds the folder.
     pub(crate) fn open(&self) -> anyhow::Result<ModelSource> {
         match &self.model {
-            Some(path) => Ok(ModelSource { dir: existing(path)?, _unpacked: None }),
+            Some(path) => Ok(ModelSource { dir: existing(path)?, unpacked: None }),
             None => {
                 tracing::info!("no --model given: the bundled tiny model");
                 let folder = demo::unpack_base()?;
-                Ok(ModelSource { dir: folder.path().to_owned(), _unpacked: Some(folder) })
+                Ok(ModelSource { dir: folder.path().to_owned(), unpacked: Some(folder) })
             }
         }
     }
@@ -71,6 +71,14 @@ fn looks_like_a_repository(path: &Path) -> bool {
 impl ModelSource {
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What the model is called beside others: the last part of its path.
+    pub(crate) fn name(&self) -> String {
+        if self.unpacked.is_some() {
+            return "bundled".into();
+        }
+        self.dir.file_name().map_or_else(|| self.dir.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {

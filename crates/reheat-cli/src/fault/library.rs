@@ -34,7 +34,7 @@ pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
     } else if let Some(error) = error.downcast_ref::<ModelError>() {
         model_facts(error)
     } else if let Some(error) = error.downcast_ref::<GenerateError>() {
-        Facts::new(input_unless(matches!(error, GenerateError::NotANumber { .. })), error.hint())
+        Facts::new(input_unless(matches!(error, GenerateError::NotFinite { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<TrainError>() {
         train_facts(error)
     } else if let Some(error) = error.downcast_ref::<io::Error>() {

@@ -1,4 +1,4 @@
-//! A curve in braille dots: two by four to a character.
+//! A curve in braille dots, two by four to a character, and a bar in blocks.
 
 use super::{Series, scale::Scale};
 
@@ -28,6 +28,18 @@ pub(crate) fn curve(series: &Series, x_label: &str, width: usize) -> String {
     lines.push(format!("{:>margin$} └{axis}", ""));
     lines.push(format!("{:>margin$}  {labels}", "").trim_end().to_owned());
     lines.join("\n") + "\n"
+}
+
+/// A bar of `share` of `width` columns, to an eighth of a column; at least a hairline for what is above 0.
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
+    let eighths = (share.clamp(0.0, 1.0) * (width * 8) as f64).round() as usize;
+    let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
+    let mut bar = "█".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        bar.push(EIGHTHS[eighths % 8 - 1]);
+    }
+    bar
 }
 
 /// The text row in which `value` lies, from the top.
@@ -136,6 +148,14 @@ mod tests {
         let inked: Vec<usize> = rows.iter().filter_map(|row| first_dot(row)).collect();
         assert!(inked.len() >= HEIGHT - 1, "{plot}");
         assert!(inked.is_sorted(), "{plot}");
+    }
+
+    #[test]
+    fn bars_have_the_length_of_their_share() {
+        assert_eq!(bar(0.5, 4), "██");
+        assert_eq!(bar(0.3, 4), "█▎");
+        assert_eq!((bar(1e-9, 4), bar(0.0, 4)), ("▏".to_owned(), String::new()));
+        assert_eq!(bar(2.0, 3), "███");
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! Curves as SVG files, drawn by plotters.
+//! Curves, one panel under the other.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use plotters::{
+    backend::DrawingBackend,
     chart::ChartBuilder,
-    drawing::{DrawingAreaErrorKind, IntoDrawingArea},
-    prelude::{LineSeries, SVGBackend},
+    coord::Shift,
+    drawing::{DrawingArea, DrawingAreaErrorKind},
+    prelude::LineSeries,
     series::DashedLineSeries,
-    style::{BLACK, Color, IntoFont, RGBColor, WHITE},
+    style::{BLACK, Color, IntoFont, WHITE},
 };
 
-use super::{Series, scale::Scale};
+use super::{COLOURS, Figure, Series, figure::Drawing, scale::Scale};
 
 /// One diagram.
 #[derive(Debug, Clone)]
@@ -21,16 +23,6 @@ pub(crate) struct Panel {
     pub(crate) series: Vec<Series>,
 }
 
-/// Colours that stay apart for colour-blind readers (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
-
 const PANEL: (u32, u32) = (720, 360);
 
 /// Writes `panels` one under the other. Directories are made where they are missing.
@@ -38,31 +30,26 @@ const PANEL: (u32, u32) = (720, 360);
 /// # Errors
 /// If the file can't be written.
 pub(crate) fn save_svg(path: &Path, panels: &[Panel]) -> anyhow::Result<()> {
-    let mut text = String::new();
-    let height = PANEL.1 * panels.len().max(1) as u32;
-    {
-        let area = SVGBackend::with_string(&mut text, (PANEL.0, height)).into_drawing_area();
-        area.fill(&WHITE).map_err(plain)?;
-        for (panel, area) in panels.iter().zip(area.split_evenly((panels.len().max(1), 1))) {
-            draw(panel, &area).map_err(plain)?;
-        }
-        area.present().map_err(plain)?;
-    }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    Ok(fs::write(path, text)?)
+    Figure::svg(path).save(&Panels(panels))
 }
 
-/// The backend's error can't leave the function: it may borrow.
-fn plain<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> anyhow::Error {
-    anyhow::anyhow!("cannot draw a plot: {error}")
+struct Panels<'a>(&'a [Panel]);
+
+impl Drawing for Panels<'_> {
+    fn size(&self) -> (u32, u32) {
+        (PANEL.0, PANEL.1 * self.0.len().max(1) as u32)
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let areas = area.split_evenly((self.0.len().max(1), 1));
+        self.0.iter().zip(&areas).try_for_each(|(panel, area)| draw(panel, area))
+    }
 }
 
-type Area<'a> = plotters::drawing::DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as plotters::backend::DrawingBackend>::ErrorType>;
-
-fn draw<'a>(panel: &Panel, area: &Area<'a>) -> Result<(), DrawError<'a>> {
+fn draw<B: DrawingBackend>(
+    panel: &Panel,
+    area: &DrawingArea<B, Shift>,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let points = || panel.series.iter().flat_map(Series::finite);
     let x = Scale::exact(points().map(|point| point.0), 8);
     let y = Scale::around(points().map(|point| point.1), 5);
@@ -99,6 +86,8 @@ fn draw<'a>(panel: &Panel, area: &Area<'a>) -> Result<(), DrawError<'a>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

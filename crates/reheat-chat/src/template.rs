@@ -6,6 +6,7 @@ use std::{
 
 use jiff::{Timestamp, civil::DateTime, fmt::temporal::Pieces, tz::TimeZone};
 use minijinja::Value;
+use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
 use crate::{
@@ -75,7 +76,8 @@ pub enum Preparation {
 }
 
 /// What a message that spells a control token says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ControlTokens {
     /// Only text. Where it lies is told in [`Rendered::literal_spans`], for a tokenizer that can leave it text.
     #[default]

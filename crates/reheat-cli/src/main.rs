@@ -15,6 +15,7 @@ mod painted; // text with what is trained in colour
 mod plot; // curves and bars, in the terminal and as files
 mod progress;
 mod text; // drawn tokens as text
+mod report; // what became of a dataset's rows
 
 use std::process::ExitCode;
 

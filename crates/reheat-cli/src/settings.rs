@@ -10,11 +10,13 @@ mod names; // names of other versions and tools
 mod resolve; // three sources become one value each
 mod plan; // what will be done, printed
 mod dataset; // --dataset and what goes with it
+mod prepare; // --max-length, --packing and what else a row becomes
 
 pub(crate) use self::{
     dataset::DatasetSettings,
     flags::{Flags, HasTable},
     plan::{Fact, Plan, write_yaml},
+    prepare::PrepareSettings,
     resolve::{Resolved, resolve},
     table::Table,
 };

@@ -74,8 +74,10 @@ pub enum DataError {
         candidates: String,
     },
     /// The rows are of a kind that the caller can't use.
-    #[error("the rows are {found}, and {needed} are needed")]
+    #[error("{row}: the rows are {found}, and needed are {needed}")]
     WrongKind {
+        /// The row that was looked at.
+        row: RowId,
         /// What the rows are.
         found: &'static str,
         /// What the caller can use.
@@ -163,6 +165,14 @@ pub enum DataError {
         /// Their format.
         format: Format,
     },
+    /// Rows of text, and loss asked for on what an assistant says.
+    #[error("{row}: {format} rows are text, in which no assistant speaks, and the loss is to be on the assistant only")]
+    NotConversational {
+        /// The first such row.
+        row: RowId,
+        /// Their format.
+        format: Format,
+    },
     /// The chat template can't be used with this dataset.
     #[error("{row}: the chat template cannot be used here: {source}")]
     Template {
@@ -173,9 +183,11 @@ pub enum DataError {
         source: Box<ChatError>,
     },
     /// The tokenizer lacks what preparing the rows needs.
-    #[error("the tokenizer has no end-of-sequence token, and {format} rows need one")]
+    #[error("{row}: {format} rows end with the end-of-sequence token, and the tokenizer has none")]
     NoEos {
-        /// The format of the rows.
+        /// The first such row.
+        row: RowId,
+        /// Their format.
         format: Format,
     },
 }
@@ -203,6 +215,7 @@ impl DataError {
             Self::NothingLeft { .. } => "`reheat data inspect` shows the rows and what is wrong with them",
             Self::NoTemplate { .. } => "give a template with --chat-template FILE",
             Self::Template { .. } => return None,
+            Self::NotConversational { .. } => "leave --assistant-only-loss out, or convert the rows to conversations",
             Self::NoEos { .. } => "name one of its tokens with --eos-token",
             _ => return None,
         };
@@ -334,6 +347,29 @@ pub enum RowProblem {
         /// The limit.
         max_length: usize,
     },
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt alone has {tokens} tokens, max_length is {max_length}")]
+    PromptTooLong {
+        /// Its length.
+        tokens: usize,
+        /// The limit.
+        max_length: usize,
+    },
+    /// None of the row's tokens carries loss.
+    #[error("no token of the row is learned")]
+    NothingLearned,
+    /// Messages have weights, and the template doesn't tell its text apart by message.
+    #[error("messages have weights, and the chat template's generation markers don't tell them apart")]
+    WeightsWithoutMessages,
+    /// A conversation, and no template to render it with.
+    #[error("the row is a conversation, and the model has no chat template")]
+    NoTemplate,
+    /// Text, and loss asked for on what an assistant says.
+    #[error("the row is text, in which no assistant speaks, and the loss is to be on the assistant only")]
+    NotConversational,
+    /// Text without a token to end it.
+    #[error("text ends with the end-of-sequence token, and the tokenizer has none")]
+    NoEos,
     /// The template fails on the row.
     #[error("the chat template cannot render the row: {0}")]
     Render(#[source] Box<ChatError>),
@@ -363,6 +399,12 @@ impl RowProblem {
             Self::LengthMismatch { .. } => "unequal lengths",
             Self::OutOfRange { .. } => "out of range",
             Self::Overlong { .. } => "overlong",
+            Self::PromptTooLong { .. } => "no room for an answer",
+            Self::NothingLearned => "nothing to learn",
+            Self::WeightsWithoutMessages => "weights without messages",
+            Self::NoTemplate => "no chat template",
+            Self::NotConversational => "not a conversation",
+            Self::NoEos => "no end-of-sequence token",
             Self::Render(_) => "template failed",
             Self::Tokenize(_) => "tokenizer failed",
         }
@@ -376,6 +418,8 @@ impl RowProblem {
             Self::MissingField { .. } => "rename columns with --rename old=new; --on-bad-row skip leaves such rows out",
             Self::ShareGptMessage { .. } | Self::UnknownRole { .. } => "convert ShareGPT rows with --format sharegpt",
             Self::Overlong { .. } => "--overlong truncate cuts such rows, --overlong drop leaves them out",
+            Self::NoTemplate => "give a template with --chat-template FILE",
+            Self::NoEos => "name one of its tokens with --eos-token",
             Self::Render(error) => return error.hint().map(str::to_owned),
             _ => "--on-bad-row skip leaves such rows out, counts them and writes them to a file",
         };

@@ -87,6 +87,22 @@ impl Format {
         }
     }
 
+    /// What rows of this format are, in words.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Messages | Self::ShareGpt => "conversations",
+            Self::PromptCompletion => "prompts with completions",
+            Self::QuestionAnswer => "questions with answers",
+            Self::Alpaca => "instructions with outputs",
+            Self::Preference => "preferences",
+            Self::UnpairedPreference => "answers with a label",
+            Self::PromptOnly => "prompts without an answer",
+            Self::Stepwise => "answers in labelled steps",
+            Self::Text => "text",
+            Self::Tokens => "tokens",
+        }
+    }
+
     /// The columns that make a row one of this format.
     pub(crate) fn columns(self) -> &'static str {
         match self {

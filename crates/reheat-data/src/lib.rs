@@ -20,7 +20,10 @@ pub use self::{
     format::{Context, Detection, Example, Format, Message, Turns, detect},
     order::{TrainSamplingStrategy, epoch_order},
     pack::{PackOptions, PackReport, PackingStrategy, pack},
-    prepare::{OnBadRow, PrepareOptions, Prepared, Report, SkippedRow, prepare_sft},
+    prepare::{
+        OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, Report, SkippedRow, TruncationMode,
+        UnpairedCompletion, prepare_preference, prepare_sft, prepare_unpaired,
+    },
     read::RawRow,
     row::{Row, RowId},
     source::{DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},

@@ -1,80 +1,76 @@
-//! Examples to ids and labels, with TRL's rules (1.16, `sft_trainer.py`).
+//! Text and conversations to ids, with TRL's rules (1.16, `data_utils.py`).
 
-use reheat_chat::{ChatTemplate, Conversation, Message as ChatMessage, RenderOptions};
+use reheat_chat::{ChatTemplate, ControlTokens, Conversation, Message as ChatMessage, RenderOptions};
 use reheat_tokenizer::{Encoding, Tokenizer};
 
-use crate::{Context, Example, IGNORE_INDEX, Message, RowProblem, Sequence, Turns};
+use crate::{Context, IGNORE_INDEX, Message, RowProblem, Sequence, Turns};
 
-/// Which tokens carry loss.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LossRules {
-    /// Completions alone, where a row has a prompt and a completion.
-    pub(crate) completion_only: bool,
-    /// What the assistant wrote alone.
-    pub(crate) assistant_only: bool,
-}
-
-/// Turns examples into sequences.
-pub(crate) struct SftTokenizer<'a> {
+/// One tokenizer, one template, and how they are used.
+pub(crate) struct Encoder<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     /// `None` for rows that are not conversations.
     pub(crate) template: Option<&'a ChatTemplate>,
-    pub(crate) loss: LossRules,
+    /// What control tokens in messages are.
+    pub(crate) control_tokens: ControlTokens,
 }
 
-impl SftTokenizer<'_> {
-    /// Ids and labels of an example that SFT can use; other kinds are told apart before.
-    pub(crate) fn sequence(&self, example: Example) -> Result<Sequence, RowProblem> {
-        match example {
-            Example::Text { text } => {
-                let text = self.with_eos(text);
-                let encoding = self.tokenizer.encode_with_special_tokens(&text).map_err(tokenize)?;
-                Ok(Sequence::new(encoding.ids))
-            }
-            Example::Messages { messages, trained, context } => self.conversation(messages, trained, context),
-            Example::PromptCompletion { prompt, completion, context } => self.completion(prompt, completion, context),
-            Example::Tokens { input_ids, labels: Some(labels) } => Ok(Sequence::with_labels(input_ids, labels)),
-            Example::Tokens { input_ids, labels: None } => Ok(Sequence::new(input_ids)),
-            other => Err(RowProblem::WrongType {
-                field: "row".into(),
-                expected: "text, a conversation, a prompt with a completion, or tokens",
-                found: other.kind().into(),
-            }),
-        }
+/// What is learned of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Learned<'a> {
+    /// All of it.
+    Everything,
+    /// What the assistant wrote.
+    Assistant,
+    /// What the assistant wrote in messages that say so.
+    Messages(&'a [bool]),
+}
+
+/// A prompt with what follows it, as ids: up to `prompt_len` they are the prompt's.
+#[derive(Debug)]
+pub(crate) struct Continued {
+    pub(crate) sequence: Sequence,
+    pub(crate) prompt_len: usize,
+    /// The prompt alone ends in other tokens than before what follows, so that its end is not in the sequence.
+    pub(crate) prompt_diverges: bool,
+}
+
+impl Encoder<'_> {
+    /// Plain text with what the tokenizer puts around it.
+    pub(crate) fn text(&self, text: &str) -> Result<Vec<u32>, RowProblem> {
+        Ok(self.tokenizer.encode_with_special_tokens(text).map_err(tokenize)?.ids)
     }
 
     /// Text ends with the end-of-sequence token; conversations leave that to their template.
-    fn with_eos(&self, text: String) -> String {
-        match self.tokenizer.special_tokens().eos() {
-            Some(eos) if !text.ends_with(&eos.content) => text + &eos.content,
-            _ => text,
-        }
+    pub(crate) fn with_eos(&self, text: String) -> Result<String, RowProblem> {
+        let eos = &self.tokenizer.special_tokens().eos().ok_or(RowProblem::NoEos)?.content;
+        Ok(if text.ends_with(eos.as_str()) { text } else { text + eos })
     }
 
-    fn conversation(
+    /// A conversation as it is trained on.
+    pub(crate) fn conversation(
         &self,
         messages: Vec<Message>,
-        trained: Option<Vec<bool>>,
         context: Context,
+        learned: Learned,
     ) -> Result<Sequence, RowProblem> {
-        let template = self.template();
+        let template = self.template()?;
         let conversation = conversation(messages, context);
-        let options = RenderOptions::default();
-        if !self.loss.assistant_only && trained.is_none() {
+        let options = self.render_options();
+        if learned == Learned::Everything {
             let rendered = template.render(&conversation, &options).map_err(render)?;
-            let encoding = self.encode(&rendered.text, &rendered.literal_spans)?;
-            return Ok(Sequence::new(encoding.ids));
+            return Ok(Sequence::new(self.encode(&rendered.text, &rendered.literal_spans)?.ids));
         }
         let transcript = template.render_for_training(&conversation, &options).map_err(render)?;
         let encoding = self.encode(&transcript.text, &transcript.literal_spans)?;
         let mut labels = vec![IGNORE_INDEX; encoding.ids.len()];
         for span in &transcript.assistant_spans {
             // A message whose weight is 0 is read and not learned.
-            let is_trained = match (&trained, span.message) {
-                (Some(trained), Some(message)) => trained.get(message).copied().unwrap_or(true),
+            let is_learned = match (learned, span.message) {
+                (Learned::Messages(trained), Some(message)) => trained.get(message).copied().unwrap_or(true),
+                (Learned::Messages(_), None) => return Err(RowProblem::WeightsWithoutMessages),
                 _ => true,
             };
-            if is_trained {
+            if is_learned {
                 for token in encoding.token_span(&span.bytes) {
                     labels[token] = encoding.ids[token] as i32;
                 }
@@ -83,58 +79,65 @@ impl SftTokenizer<'_> {
         Ok(Sequence::with_labels(encoding.ids, labels))
     }
 
-    fn completion(&self, prompt: Turns, completion: Turns, context: Context) -> Result<Sequence, RowProblem> {
-        let (prompt_ids, sequence) = match (prompt, completion) {
+    /// A prompt and one answer to it. What comes first ends where the ids of the prompt alone and those of both
+    /// diverge; text gets an end-of-sequence token.
+    pub(crate) fn continued(
+        &self,
+        prompt: &Turns,
+        completion: Turns,
+        context: &Context,
+        learned: Learned,
+    ) -> Result<Continued, RowProblem> {
+        let prompt_ids = self.prompt(prompt, context)?;
+        let sequence = match (prompt, completion) {
             (Turns::Text(prompt), Turns::Text(completion)) => {
-                let whole = self.with_eos(format!("{prompt}{completion}"));
-                let prompt = self.tokenizer.encode_with_special_tokens(&prompt).map_err(tokenize)?.ids;
-                let whole = self.tokenizer.encode_with_special_tokens(&whole).map_err(tokenize)?.ids;
-                (prompt, Sequence::new(whole))
+                Sequence::new(self.text(&self.with_eos(format!("{prompt}{completion}"))?)?)
             }
             (Turns::Messages(prompt), Turns::Messages(completion)) => {
-                let opened = self.prompt_ids(&prompt, &context)?;
-                let messages = prompt.into_iter().chain(completion).collect();
-                (opened, self.conversation(messages, None, context)?)
+                let messages = prompt.iter().cloned().chain(completion).collect();
+                self.conversation(messages, context.clone(), learned)?
             }
             _ => {
                 return Err(RowProblem::WrongType {
-                    field: "completion".into(),
-                    expected: "of the kind of `prompt`",
-                    found: "another kind".into(),
+                    field: "the answer".into(),
+                    expected: "of the kind of the prompt",
+                    found: "text beside messages".into(),
                 });
             }
         };
-        Ok(if self.loss.completion_only { mask_prompt(sequence, &prompt_ids) } else { sequence })
+        let prompt_len = common_prefix(&prompt_ids, &sequence.input_ids);
+        Ok(Continued { sequence, prompt_len, prompt_diverges: prompt_len < prompt_ids.len() })
     }
 
-    /// The prompt up to where the completion begins: an assistant's last message is left open.
-    fn prompt_ids(&self, prompt: &[Message], context: &Context) -> Result<Vec<u32>, RowProblem> {
-        let open_turn =
-            prompt.last().is_some_and(|message| message.get("role").is_some_and(|role| role == "assistant"));
-        let options = RenderOptions {
-            add_generation_prompt: !open_turn,
-            continue_final_message: open_turn,
-            ..RenderOptions::default()
-        };
-        let conversation = conversation(prompt.to_vec(), context.clone());
-        let rendered = self.template().render(&conversation, &options).map_err(render)?;
-        Ok(self.encode(&rendered.text, &rendered.literal_spans)?.ids)
+    /// A prompt up to where the answer begins. Whoever speaks last, the assistant is asked for a message of its own.
+    pub(crate) fn prompt(&self, prompt: &Turns, context: &Context) -> Result<Vec<u32>, RowProblem> {
+        match prompt {
+            Turns::Text(text) => self.text(text),
+            Turns::Messages(messages) => {
+                let options = RenderOptions { add_generation_prompt: true, ..self.render_options() };
+                let conversation = conversation(messages.clone(), context.clone());
+                let rendered = self.template()?.render(&conversation, &options).map_err(render)?;
+                Ok(self.encode(&rendered.text, &rendered.literal_spans)?.ids)
+            }
+        }
+    }
+
+    fn render_options(&self) -> RenderOptions {
+        RenderOptions { control_tokens: self.control_tokens, ..RenderOptions::default() }
     }
 
     fn encode(&self, text: &str, literal: &[std::ops::Range<usize>]) -> Result<Encoding, RowProblem> {
         self.tokenizer.encode_literal(text, literal).map_err(tokenize)
     }
 
-    fn template(&self) -> &ChatTemplate {
-        self.template.expect("conversations without a template are refused when the format is told")
+    fn template(&self) -> Result<&ChatTemplate, RowProblem> {
+        self.template.ok_or(RowProblem::NoTemplate)
     }
 }
 
-/// No loss on the tokens that a sequence shares with its prompt, from the start on.
-fn mask_prompt(mut sequence: Sequence, prompt_ids: &[u32]) -> Sequence {
-    let shared = sequence.input_ids.iter().zip(prompt_ids).take_while(|(a, b)| a == b).count();
-    sequence.labels[..shared].fill(IGNORE_INDEX);
-    sequence
+/// Ids that both begin with.
+pub(crate) fn common_prefix(left: &[u32], right: &[u32]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
 fn conversation(messages: Vec<Message>, context: Context) -> Conversation {
@@ -151,17 +154,4 @@ fn render(error: reheat_chat::ChatError) -> RowProblem {
 
 fn tokenize(error: reheat_tokenizer::TokenizerError) -> RowProblem {
     RowProblem::Tokenize(Box::new(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shared_beginning_carries_no_loss() {
-        let masked = mask_prompt(Sequence::new(vec![1, 2, 3, 4]), &[1, 2, 9]);
-        assert_eq!(masked.labels, [IGNORE_INDEX, IGNORE_INDEX, 3, 4]);
-        // A prompt that is no prefix masks what is shared and nothing else.
-        assert_eq!(mask_prompt(Sequence::new(vec![5, 6]), &[1]).labels, [5, 6]);
-    }
 }

@@ -150,7 +150,7 @@ fn train(
     config.save_strategy = SaveStrategy::No;
     config.seed = args.seed;
     let files = companions.save(&args.output_dir)?;
-    let method = Sft::new(prepared.sequences, SftConfig::default());
+    let method = Sft::new(prepared.examples, SftConfig::default());
     let mut trainer = Trainer::new(model, method, config)?
         .with_run_dir(RunDir::create(&args.output_dir, files)?)
         .with_logger(JsonLines::new(args.output_dir.join("metrics.jsonl")));

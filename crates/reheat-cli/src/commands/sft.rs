@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use reheat_chat::ChatTemplate;
-use reheat_data::{Dataset, OnBadRow, PrepareOptions, Prepared, prepare_sft};
+use reheat_data::{Dataset, Prepared, prepare_sft};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{Checkpoint, JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
 use schemars::JsonSchema;
@@ -19,7 +19,8 @@ use crate::{
     output::{self, Format},
     plot::{self, Panel, Series},
     progress::{self, TrainingProgress},
-    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, Resolved, Table, resolve, write_yaml},
+    report,
+    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, PrepareSettings, Resolved, Table, resolve, write_yaml},
 };
 
 /// Fine-tune a model on conversations, prompts with completions, or plain text.
@@ -71,77 +72,20 @@ struct RunSettings {
     device: DeviceChoice,
 }
 
-/// What a row becomes.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct DataSettings {
-    /// What the columns mean: messages, sharegpt, prompt_completion, alpaca, text, tokens …; told from the rows when absent.
-    #[schemars(extend("x-flag" = "format"))]
-    dataset_format: Option<String>,
-    /// Column of plain text.
-    dataset_text_field: String,
-    /// Longest sequence in tokens; the rest is cut, counted and reported.
-    max_length: Option<usize>,
-    /// Loss on completions alone; where rows have a prompt and a completion, that is the default.
-    completion_only_loss: Option<bool>,
-    /// Loss on what the assistant wrote alone.
-    assistant_only_loss: bool,
-    /// What happens when a row can't be used.
-    on_bad_row: BadRow,
-}
-
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum BadRow {
-    #[default]
-    Error,
-    Skip,
-}
-
-impl Default for DataSettings {
-    fn default() -> Self {
-        let PrepareOptions { dataset_text_field, max_length, assistant_only_loss, .. } = PrepareOptions::default();
-        Self {
-            dataset_format: None,
-            dataset_text_field,
-            max_length,
-            completion_only_loss: None,
-            assistant_only_loss,
-            on_bad_row: BadRow::Error,
-        }
-    }
-}
-
-impl DataSettings {
-    fn options(&self) -> anyhow::Result<PrepareOptions> {
-        Ok(PrepareOptions {
-            format: self.dataset_format.as_deref().map(str::parse).transpose()?,
-            dataset_text_field: self.dataset_text_field.clone(),
-            max_length: self.max_length,
-            completion_only_loss: self.completion_only_loss.unwrap_or(true),
-            assistant_only_loss: self.assistant_only_loss,
-            on_bad_row: match self.on_bad_row {
-                BadRow::Error => OnBadRow::Error,
-                BadRow::Skip => OnBadRow::Skip,
-            },
-        })
-    }
-}
-
 /// The settings of `reheat sft`.
 #[derive(Debug)]
 pub(crate) struct SftSettings;
 
 static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
 static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DataSettings>("Data"));
+static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PrepareSettings>("Data"));
 static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
 static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
 static ALL: LazyLock<Table> = LazyLock::new(|| {
     Table::default()
         .with::<RunSettings>("Run")
         .with::<DatasetSettings>("Dataset")
-        .with::<DataSettings>("Data")
+        .with::<PrepareSettings>("Data")
         .with::<SftConfig>("Loss")
         .with::<TrainingConfig>("Training")
 });
@@ -159,7 +103,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     }
     let settings: RunSettings = resolved.extract(&RUN)?;
     let dataset: DatasetSettings = resolved.extract(&DATASET)?;
-    let data: DataSettings = resolved.extract(&DATA)?;
+    let data: PrepareSettings = resolved.extract(&DATA)?;
     let method: SftConfig = resolved.extract(&METHOD)?;
     let config: TrainingConfig = resolved.extract(&TRAINING)?;
     let (model_dir, output_dir) = check(&settings, &dataset, &config)?;
@@ -169,7 +113,9 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
-    let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data)?;
+    // A dry run writes nothing.
+    let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
+    let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data, rejected.clone())?;
     let device = settings.device.resolve()?;
 
     let plan = Plan { command: "sft", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
@@ -179,13 +125,13 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         }
         return Ok(plan.print(&mut output::stdout())?);
     }
-    report(&prepared);
+    report::print(&prepared.report, rejected.as_deref());
 
     let mut model = source.model(&device.device)?;
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
-    let mut trainer = Trainer::new(model, Sft::new(prepared.sequences, method), config)?;
+    let mut trainer = Trainer::new(model, Sft::new(prepared.examples, method), config)?;
     match settings.resumes() {
         Some(choice) => resume(&mut trainer, choice, &output_dir)?,
         None => remove_checkpoints(&output_dir)?,
@@ -300,10 +246,12 @@ fn prepare(
     dataset: &Dataset,
     tokenizer: &Tokenizer,
     template: Option<&ChatTemplate>,
-    data: &DataSettings,
+    data: &PrepareSettings,
+    rejected: Option<PathBuf>,
 ) -> anyhow::Result<Prepared> {
+    let options = data.options(rejected)?;
     let bar = progress::rows_bar("tokenising");
-    let prepared = prepare_sft(dataset, tokenizer, template, &data.options()?, &mut |rows| bar.set_position(rows));
+    let prepared = prepare_sft(dataset, tokenizer, template, &options, &mut |rows| bar.set_position(rows));
     bar.finish_and_clear();
     Ok(prepared?)
 }
@@ -316,46 +264,16 @@ fn facts(prepared: &Prepared, config: &TrainingConfig, device: &ChosenDevice, eo
     let mut facts = vec![
         Fact { name: "device", value: device.name.clone().into(), reason: Some(device.reason.clone()) },
         fact("formats", formats.collect::<Vec<_>>().into()),
-        fact("sequences", report.sequences.into()),
+        fact("sequences", prepared.examples.len().into()),
         fact("tokens", report.tokens.into()),
         fact("trained tokens", report.trained_tokens.into()),
         fact("truncated", report.truncated.into()),
-        fact("steps", config.total_steps(prepared.sequences.len()).into()),
+        fact("steps", config.total_steps(prepared.examples.len()).into()),
     ];
     if let Some(note) = eos_note {
         facts.push(Fact { name: "end of turn", value: "changed".into(), reason: Some(note) });
     }
     facts
-}
-
-/// What became of the rows, on stderr.
-fn report(prepared: &Prepared) {
-    let report = &prepared.report;
-    for (file, detection) in &report.files {
-        eprintln!("{file}: {} rows, {}", detection.format, detection.reason);
-    }
-    eprintln!(
-        "{} rows: {} sequences, {} tokens, {} of them trained",
-        report.rows, report.sequences, report.tokens, report.trained_tokens
-    );
-    if report.filtered > 0 {
-        eprintln!("{} rows left out by the filter", report.filtered);
-    }
-    if report.not_sampled > 0 {
-        eprintln!("{} rows not drawn", report.not_sampled);
-    }
-    for (reason, count) in &report.skipped {
-        eprintln!("{count} rows left out: {reason}");
-    }
-    if let Some(skipped) = report.skipped_rows.first() {
-        eprintln!("the first: {}: {}", skipped.row, skipped.problem);
-    }
-    if report.truncated > 0 {
-        eprintln!("{} sequences cut to max_length, {} tokens lost", report.truncated, report.tokens_cut);
-    }
-    if report.without_trained_token > 0 {
-        eprintln!("{} sequences without a token to learn", report.without_trained_token);
-    }
 }
 
 /// What is saved beside the weights.

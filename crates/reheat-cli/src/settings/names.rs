@@ -50,7 +50,6 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "bf16" | "fp16" | "tf32" => Refused("set `dtype` instead"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "load_in_4bit" | "load_in_8bit" => Refused("quantised base weights are not supported"),
-        "truncation_mode" => Refused("the beginning of a sequence is kept"),
         _ => return None,
     })
 }

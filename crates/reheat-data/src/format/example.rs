@@ -131,6 +131,12 @@ impl Example {
         }
     }
 
+    /// Whether it is plain text, which ends with an end-of-sequence token.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        !self.is_conversational() && !matches!(self, Self::Tokens { .. })
+    }
+
     /// The example as a row that TRL reads.
     #[must_use]
     pub fn into_row(self) -> Row {

@@ -1,0 +1,144 @@
+"""Golden rows: what TRL's trainers make of datasets before they train, with the tokenizer of the `tied-grouped` fixture.
+
+Every case holds the rows, the settings and the columns that training reads. Nothing is trained.
+"""
+
+import os
+import tempfile
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import datasets
+import transformers
+import trl
+
+from reference import FIXTURES, load, provenance, write
+
+SEED = 42
+MODEL = "tied-grouped"
+
+
+def said(role, content):
+    return {"role": role, "content": content}
+
+
+TEXTS = [{"text": "A short text."}, {"text": "One that ends already.<|im_end|>"}, {"text": "A text that is cut."}]
+
+CHATS = [
+    {"messages": [said("user", "Hi"), said("assistant", "Yo!"), said("user", "2+2?"), said("assistant", "4")]},
+    {"messages": [said("system", "Be brief."), said("user", "Name a fruit."), said("assistant", "Fig.")]},
+]
+
+TEXT_PAIRS = [
+    {"prompt": "The sky is", "completion": " blue."},
+    {"prompt": "The sun is up. ", "completion": "It is day.<|im_end|>"},
+    {"prompt": "A prompt that leaves no room", "completion": " x"},
+]
+
+CHAT_PAIRS = [
+    {"prompt": [said("user", "Hi")], "completion": [said("assistant", "Yo!")]},
+    # The prompt holds an answer; only what follows it is a completion.
+    {
+        "prompt": [said("user", "Hi"), said("assistant", "Yo!"), said("user", "2+2?")],
+        "completion": [said("assistant", "4"), said("user", "sure?"), said("assistant", "yes")],
+    },
+    # The prompt ends with the assistant.
+    {"prompt": [said("user", "Hi"), said("assistant", "Well,")], "completion": [said("assistant", "yes.")]},
+]
+
+TEXT_PREFERENCES = [
+    {"prompt": "The sky is", "chosen": " blue.", "rejected": " green, I think."},
+    {"prompt": "A prompt that leaves no room", "chosen": " x", "rejected": " y"},
+]
+
+IMPLICIT = [
+    {"chosen": "The sky is blue.", "rejected": "The sky is green."},
+    {"chosen": "ab", "rejected": "ac"},
+    {"chosen": "It is so", "rejected": "It is so, yes"},
+]
+
+CHAT_PREFERENCES = [
+    {"prompt": [said("user", "Sky?")], "chosen": [said("assistant", "Blue.")], "rejected": [said("assistant", "Red.")]},
+    {
+        "prompt": [said("system", "Brief."), said("user", "Sun?")],
+        "chosen": [said("assistant", "Up.")],
+        "rejected": [said("assistant", "I do not know where it is.")],
+    },
+]
+
+IMPLICIT_CHATS = [
+    {key: row["prompt"] + row[key] for key in ("chosen", "rejected")} for row in CHAT_PREFERENCES
+]
+
+LABELLED = [
+    {"prompt": "The sky is", "completion": " blue.", "label": True},
+    {"prompt": "The sky is", "completion": " green.", "label": False},
+]
+
+TOKENS = [{"input_ids": list(range(start, start + length))} for start, length in
+          [(0, 5), (10, 9), (20, 3), (30, 12), (50, 4), (60, 7), (70, 6), (80, 10), (100, 8), (120, 17)]]
+
+# name -> (trainer, rows, settings)
+CASES = {
+    "text": ("sft", TEXTS, {}),
+    "text_keep_start": ("sft", TEXTS, dict(max_length=10)),
+    "text_keep_end": ("sft", TEXTS, dict(max_length=10, truncation_mode="keep_end")),
+    "chats": ("sft", CHATS, {}),
+    "chats_assistant_only": ("sft", CHATS, dict(assistant_only_loss=True)),
+    "chats_assistant_only_keep_end": (
+        "sft", CHATS, dict(assistant_only_loss=True, max_length=8, truncation_mode="keep_end")
+    ),
+    # What is left of a chat has no answer in it: the row is left out.
+    "chats_assistant_only_cut": ("sft", CHATS, dict(assistant_only_loss=True, max_length=50)),
+    "text_pairs": ("sft", TEXT_PAIRS, dict(max_length=28)),
+    "text_pairs_everything": ("sft", TEXT_PAIRS, dict(completion_only_loss=False)),
+    "chat_pairs": ("sft", CHAT_PAIRS, {}),
+    "chat_pairs_both": ("sft", CHAT_PAIRS, dict(assistant_only_loss=True)),
+    "chat_pairs_assistant_only": ("sft", CHAT_PAIRS, dict(assistant_only_loss=True, completion_only_loss=False)),
+    "packed_bfd": ("sft", TOKENS, dict(packing=True, max_length=16)),
+    "packed_bfd_split": ("sft", TOKENS, dict(packing=True, packing_strategy="bfd_split", max_length=16)),
+    "packed_wrapped": ("sft", TOKENS, dict(packing=True, packing_strategy="wrapped", max_length=16)),
+    "packed_pairs": ("sft", TEXT_PAIRS, dict(packing=True, max_length=32)),
+    "text_preferences": ("dpo", TEXT_PREFERENCES, dict(max_length=28)),
+    "implicit": ("dpo", IMPLICIT, {}),
+    "chat_preferences": ("dpo", CHAT_PREFERENCES, {}),
+    "implicit_chats": ("dpo", IMPLICIT_CHATS, {}),
+    "labelled": ("kto", LABELLED, {}),
+    "unpaired": ("kto", CHAT_PREFERENCES, {}),
+}
+
+COLUMNS = ["input_ids", "labels", "seq_lengths", "prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "label"]
+
+
+def main():
+    cases = {}
+    for name, (trainer, rows, settings) in CASES.items():
+        cases[name] = {"trainer": trainer, "rows": rows, "settings": settings, "prepared": prepared(trainer, rows, settings)}
+    record = provenance(SEED, trl=trl.__version__, datasets=datasets.__version__)
+    write("rows", {**record, "model": MODEL, "cases": cases})
+
+
+def prepared(name, rows, settings):
+    transformers.set_seed(SEED)
+    trainers = {
+        "sft": (trl.SFTTrainer, trl.SFTConfig),
+        "dpo": (trl.DPOTrainer, trl.DPOConfig),
+        "kto": (trl.KTOTrainer, trl.KTOConfig),
+    }
+    trainer_class, config_class = trainers[name]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
+    with tempfile.TemporaryDirectory() as output_dir:
+        config = config_class(
+            output_dir=output_dir, seed=SEED, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
+            per_device_train_batch_size=2, **{"max_length": 1024, **settings},
+        )
+        trainer = trainer_class(
+            load(MODEL), args=config, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer
+        )
+        columns = [column for column in COLUMNS if column in trainer.train_dataset.column_names]
+        return [{column: row[column] for column in columns} for row in trainer.train_dataset]
+
+
+if __name__ == "__main__":
+    main()

@@ -3,18 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use reheat_data::{Batch, IGNORE_INDEX, Sequence};
-
-/// Two answers to one prompt, tokenised.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PreferencePair {
-    /// What is answered.
-    pub prompt_ids: Vec<u32>,
-    /// The better answer.
-    pub chosen_ids: Vec<u32>,
-    /// The worse answer.
-    pub rejected_ids: Vec<u32>,
-}
+use reheat_data::{Batch, IGNORE_INDEX, PreferencePair, Sequence};
 
 /// Log-probabilities of a pair's answers under the reference, in nats.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

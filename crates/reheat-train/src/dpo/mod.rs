@@ -16,8 +16,10 @@ mod reference;
 mod method;
 mod watch;
 
+pub use reheat_data::PreferencePair;
+
 pub use self::{
-    batch::{DpoBatch, PreferencePair, ReferenceLogprobs},
+    batch::{DpoBatch, ReferenceLogprobs},
     config::{DpoConfig, DpoLossType, FDivergence, FDivergenceType},
     loss::{PairLogprobs, PairLossSettings, pair_losses},
     method::Dpo,

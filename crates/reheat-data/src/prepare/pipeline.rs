@@ -26,7 +26,7 @@ pub(super) trait Recipe: Sync {
     fn check(&self, row: &RowId, format: Format, example: &Example) -> Result<(), DataError>;
 
     /// What an example becomes, cut to its length.
-    fn items(&self, example: Example) -> Result<Vec<Outcome<Self::Item>>, RowProblem>;
+    fn items(&self, example: Example) -> Outcomes<Self::Item>;
 }
 
 /// What became of an example.
@@ -34,6 +34,9 @@ pub(super) enum Outcome<T> {
     Item { item: T, size: Size },
     LeftOut { problem: RowProblem, size: Size },
 }
+
+/// What became of a row's examples, or why it has none.
+type Outcomes<T> = Result<Vec<Outcome<T>>, RowProblem>;
 
 /// How much an example is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +87,7 @@ pub(super) fn run<R: Recipe>(
                 }
             }
         }
-        let results: Vec<(RowId, Result<Vec<Outcome<R::Item>>, RowProblem>)> = parsed
+        let results: Vec<(RowId, Outcomes<R::Item>)> = parsed
             .into_par_iter()
             .map(|(origin, id, row)| {
                 let outcomes = row.and_then(|row| {
@@ -143,12 +146,7 @@ fn told<R: Recipe>(id: &RowId, row: &Row, recipe: &R, options: &PrepareOptions) 
 }
 
 impl<T> Prepared<T> {
-    fn take(
-        &mut self,
-        row: RowId,
-        outcomes: Result<Vec<Outcome<T>>, RowProblem>,
-        on_bad_row: OnBadRow,
-    ) -> Result<(), DataError> {
+    fn take(&mut self, row: RowId, outcomes: Outcomes<T>, on_bad_row: OnBadRow) -> Result<(), DataError> {
         let report = &mut self.report;
         let index = report.rows;
         report.rows += 1;

@@ -115,20 +115,20 @@ impl PrepareSettings {
         if !self.packing && self.packing_batch_size.is_some() {
             return Err(Fault::input("packing_batch_size has no effect without packing").hint("add --packing").into());
         }
-        let mut options = PrepareOptions::default();
-        options.format = self.dataset_format.as_deref().map(str::parse).transpose()?;
-        options.dataset_text_field.clone_from(&self.dataset_text_field);
-        options.max_length = self.max_length;
-        options.overlong = self.overlong;
-        options.truncation_mode = self.truncation_mode;
-        options.completion_only_loss = self.completion_only_loss.unwrap_or(true);
-        options.assistant_only_loss = self.assistant_only_loss;
-        options.control_tokens = self.control_tokens;
-        options.packing = self.packing.then_some(self.packing_strategy);
-        options.packing_batch_size = self.packing_batch_size;
-        options.on_bad_row = self.on_bad_row;
-        options.rejected = rejected;
-        Ok(options)
+        Ok(PrepareOptions {
+            format: self.dataset_format.as_deref().map(str::parse).transpose()?,
+            dataset_text_field: self.dataset_text_field.clone(),
+            max_length: self.max_length,
+            overlong: self.overlong,
+            truncation_mode: self.truncation_mode,
+            completion_only_loss: self.completion_only_loss.unwrap_or(true),
+            assistant_only_loss: self.assistant_only_loss,
+            control_tokens: self.control_tokens,
+            packing: self.packing.then_some(self.packing_strategy),
+            packing_batch_size: self.packing_batch_size,
+            on_bad_row: self.on_bad_row,
+            rejected,
+        })
     }
 }
 

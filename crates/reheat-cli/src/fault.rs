@@ -173,7 +173,7 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 pub(crate) fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
         let message = payload_text(info.payload());
-        if QUIET.load(Ordering::Relaxed) || message.contains("Broken pipe") {
+        if QUIET.load(Ordering::Relaxed) || reheat_data::panic_is_expected() || message.contains("Broken pipe") {
             return;
         }
         let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();

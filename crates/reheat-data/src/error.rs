@@ -250,6 +250,12 @@ pub enum RowProblem {
         /// What is wrong.
         reason: String,
     },
+    /// The row's values can't be decoded.
+    #[error("the row cannot be decoded: {reason}")]
+    Undecodable {
+        /// What is wrong.
+        reason: String,
+    },
     /// Renaming would give two columns one name.
     #[error("two columns would be called `{column}`")]
     ColumnTwice {
@@ -386,6 +392,7 @@ impl RowProblem {
             Self::NotJson { .. } => "not JSON",
             Self::NotUtf8 { .. } => "not UTF-8",
             Self::NotCsv { .. } => "not CSV",
+            Self::Undecodable { .. } => "undecodable",
             Self::ColumnTwice { .. } => "two columns of one name",
             Self::NotAnObject { .. } => "not an object",
             Self::TooLarge { .. } => "too large",

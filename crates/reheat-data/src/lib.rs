@@ -24,7 +24,7 @@ pub use self::{
         OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, Report, SkippedRow, TruncationMode,
         UnpairedCompletion, prepare_preference, prepare_sft, prepare_unpaired,
     },
-    read::RawRow,
+    read::{RawRow, panic_is_expected},
     row::{Row, RowId},
     source::{DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},
 };

@@ -10,8 +10,10 @@ mod text;
 mod parquet;
 mod ipc;
 mod arrow; // Arrow arrays to JSON
+mod guard; // decoders that panic
 mod limit;
 
+pub use self::guard::panic_is_expected;
 pub(crate) use self::{
     limit::MAX_ROW_BYTES,
     open::{RawRows, TextUnit, count, open},
@@ -36,6 +38,8 @@ pub struct RawRow {
 #[derive(Debug)]
 enum Content {
     Json(Vec<u8>),
+    /// A row of those that were decoded together.
+    Arrow(Arc<arrow::Batch>, usize),
     Parsed(Row),
     /// What is wrong, and the text where it is known.
     Bad(RowProblem, Option<Vec<u8>>),
@@ -52,6 +56,10 @@ impl RawRow {
 
     pub(crate) fn parsed(id: RowId, row: Row) -> Self {
         Self::new(id, Content::Parsed(row))
+    }
+
+    fn arrow(id: RowId, batch: &Arc<arrow::Batch>, index: usize) -> Self {
+        Self::new(id, Content::Arrow(Arc::clone(batch), index))
     }
 
     fn bad(id: RowId, problem: RowProblem) -> Self {
@@ -83,6 +91,7 @@ impl RawRow {
     pub fn text(&self) -> Option<String> {
         match &self.content {
             Content::Json(bytes) | Content::Bad(_, Some(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            Content::Arrow(batch, index) => serde_json::to_string(&arrow_row(batch, *index).ok()?).ok(),
             Content::Parsed(row) => serde_json::to_string(row).ok(),
             Content::Bad(_, None) => None,
         }
@@ -92,6 +101,7 @@ impl RawRow {
     pub(crate) fn bytes(&self) -> usize {
         match &self.content {
             Content::Json(bytes) => bytes.len(),
+            Content::Arrow(batch, index) => batch.row_bytes(*index),
             Content::Parsed(row) => row.iter().map(|(column, value)| column.len() + row::text_bytes(value)).sum(),
             Content::Bad(_, text) => text.as_ref().map_or(0, Vec::len),
         }
@@ -101,6 +111,7 @@ impl RawRow {
     pub fn parse(self) -> (RowId, Result<Row, RowProblem>) {
         let row = match self.content {
             Content::Json(bytes) => parse(&bytes),
+            Content::Arrow(batch, index) => arrow_row(&batch, index),
             Content::Parsed(row) => Ok(row),
             Content::Bad(problem, _) => Err(problem),
         };
@@ -118,6 +129,7 @@ impl RawRow {
         let bad = |problem, text| Some(Self::new(id.clone(), Content::Bad(problem, text)));
         let (row, text) = match self.content {
             Content::Json(bytes) => (parse(&bytes), Some(bytes)),
+            Content::Arrow(batch, index) => (arrow_row(&batch, index), None),
             Content::Parsed(row) => (Ok(row), None),
             Content::Bad(problem, text) => return bad(problem, text),
         };
@@ -126,6 +138,12 @@ impl RawRow {
             Err(problem) => bad(problem, text),
         }
     }
+}
+
+/// A date out of all bounds makes the display of dates panic.
+fn arrow_row(batch: &arrow::Batch, index: usize) -> Result<Row, RowProblem> {
+    let damaged = |reason| RowProblem::Undecodable { reason };
+    guard::guarded("a value is not what its type says", || Ok(batch.row(index))).map_err(damaged)?
 }
 
 fn parse(bytes: &[u8]) -> Result<Row, RowProblem> {

@@ -15,10 +15,15 @@ use polars_arrow::{
     record_batch::RecordBatchT,
 };
 
-use super::{RawRow, arrow, open::BoxedRows};
-use crate::{DataError, Row, RowId};
+use super::{
+    RawRow,
+    arrow::{self, Batch},
+    guard,
+    open::BoxedRows,
+};
+use crate::{DataError, RowId};
 
-type Batch = RecordBatchT<Box<dyn Array>>;
+type RecordBatch = RecordBatchT<Box<dyn Array>>;
 
 /// Rows of an IPC file with a footer.
 pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
@@ -26,7 +31,7 @@ pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataEr
     let metadata = guarded(path, || read_file_metadata(&mut file))?;
     let schema = metadata.schema.clone();
     let batches = FileReader::new(file, metadata, None, None);
-    Ok(Box::new(IpcRows::new(path, name, &schema, batches)))
+    Ok(Box::new(IpcRows::new(path, name, &schema, batches)?))
 }
 
 /// Rows of an IPC stream, such as the files that `datasets` saves.
@@ -40,47 +45,49 @@ pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, Data
         Ok(StreamState::Waiting) => None,
         Err(error) => Some(Err(error)),
     });
-    Ok(Box::new(IpcRows::new(path, name, &schema, batches)))
+    Ok(Box::new(IpcRows::new(path, name, &schema, batches)?))
 }
 
 struct IpcRows<I> {
     path: PathBuf,
     file: Arc<str>,
-    names: Vec<String>,
+    names: Arc<[String]>,
     batches: I,
-    rows: std::vec::IntoIter<Row>,
+    batch: Option<(Arc<Batch>, usize)>,
     next_row: u64,
     failed: bool,
 }
 
-impl<I: Iterator<Item = polars::prelude::PolarsResult<Batch>>> IpcRows<I> {
-    fn new(path: &Path, file: Arc<str>, schema: &ArrowSchema, batches: I) -> Self {
-        let names = schema.iter_names().map(|name| name.to_string()).collect();
-        let rows = Vec::new().into_iter();
-        Self { path: path.to_owned(), file, names, batches, rows, next_row: 0, failed: false }
+impl<I: Iterator<Item = PolarsResult<RecordBatch>>> IpcRows<I> {
+    fn new(path: &Path, file: Arc<str>, schema: &ArrowSchema, batches: I) -> Result<Self, DataError> {
+        let names = arrow::names(schema).map_err(|reason| damaged(path, reason))?;
+        Ok(Self { path: path.to_owned(), file, names, batches, batch: None, next_row: 0, failed: false })
     }
 
-    fn next_batch(&mut self) -> Result<Option<Vec<Row>>, DataError> {
-        let Some(batch) = guarded(&self.path, || self.batches.next().transpose())? else { return Ok(None) };
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        arrow::rows(&names, batch.arrays()).map(Some).map_err(|reason| damaged(&self.path, reason))
+    fn next_batch(&mut self) -> Result<Option<Batch>, DataError> {
+        let batch = guarded(&self.path, || self.batches.next().transpose())?;
+        Ok(batch.map(|batch| Batch { names: Arc::clone(&self.names), columns: batch.into_arrays() }))
     }
 }
 
-impl<I: Iterator<Item = polars::prelude::PolarsResult<Batch>>> Iterator for IpcRows<I> {
+impl<I: Iterator<Item = PolarsResult<RecordBatch>>> Iterator for IpcRows<I> {
     type Item = Result<RawRow, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(row) = self.rows.next() {
+            if let Some((batch, next)) = &mut self.batch
+                && *next < batch.num_rows()
+            {
+                *next += 1;
                 self.next_row += 1;
-                return Some(Ok(RawRow::parsed(RowId::row(&self.file, self.next_row), row)));
+                return Some(Ok(RawRow::arrow(RowId::row(&self.file, self.next_row), batch, *next - 1)));
             }
+            self.batch = None;
             if self.failed {
                 return None;
             }
             match self.next_batch() {
-                Ok(Some(rows)) => self.rows = rows.into_iter(),
+                Ok(Some(batch)) => self.batch = Some((Arc::new(batch), 0)),
                 Ok(None) => return None,
                 Err(error) => {
                     self.failed = true;
@@ -97,5 +104,5 @@ fn damaged(path: &Path, reason: String) -> DataError {
 
 /// Runs the decoder, which panics on some damaged files where it should return an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, DataError> {
-    arrow::guarded("its messages do not match its schema", read).map_err(|reason| damaged(path, reason))
+    guard::guarded("its messages do not match its schema", read).map_err(|reason| damaged(path, reason))
 }

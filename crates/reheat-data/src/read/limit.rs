@@ -18,6 +18,11 @@ const MAX_EXPANSION: u64 = 1100;
 /// Output below this is harmless at any ratio.
 const HARMLESS_BYTES: u64 = 256 << 20;
 
+/// Whether compressed data of a size may become so much.
+pub(super) fn may_grow(compressed_bytes: u64, inflated_bytes: u64) -> bool {
+    inflated_bytes <= HARMLESS_BYTES || inflated_bytes / MAX_EXPANSION <= compressed_bytes
+}
+
 /// Counts the bytes that pass.
 pub(super) struct Counted<R> {
     inner: R,
@@ -56,7 +61,7 @@ impl<R: Read> Read for ExpansionGuard<R> {
         let read = self.inner.read(buffer)?;
         self.output_bytes += read as u64;
         let input_bytes = self.input_bytes.load(Ordering::Relaxed);
-        if self.output_bytes > HARMLESS_BYTES && self.output_bytes / MAX_EXPANSION > input_bytes {
+        if !may_grow(input_bytes, self.output_bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(

@@ -1,72 +1,155 @@
-//! Parquet, a few thousand rows of a row group at a time.
+//! Parquet, a few pages of each column at a time.
+//!
+//! Many files have one row group that is as large as they are, so a row group is never read whole: [`pages`] inflates
+//! page by page, and the decoder of Polars is shown the pages that hold the next few hundred rows.
+
+mod pages; // the pages of a column, one after the other
+mod footer; // what a footer may not say
 
 use std::{
     collections::VecDeque,
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use polars::prelude::{CompatLevel, DataFrame, ParallelStrategy, ParquetReader, PolarsResult, SerReader};
-use polars_parquet::read::FileMetadata;
+use polars::prelude::PolarsResult;
+use polars_arrow::{array::Array, compute::concatenate::concatenate, datatypes::Field};
+use polars_parquet::{
+    parquet::{
+        error::{ParquetError, ParquetResult},
+        metadata::FileMetadata,
+    },
+    read::{Filter, column_iter_to_arrays, infer_schema, read_metadata},
+};
 
-use super::{RawRow, arrow};
-use crate::{DataError, Row, RowId};
+use self::pages::ColumnPages;
+use super::{
+    RawRow,
+    arrow::{self, Batch},
+    guard,
+};
+use crate::{DataError, RowId};
 
-/// Text that is decoded at once, estimated from the sizes in the footer.
-const SLICE_BYTES: u64 = 32 << 20;
+/// Bytes of values that are decoded together, by the sizes in the footer.
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// Most rows that are decoded together.
+const BATCH_ROWS: u64 = 4096;
+
+/// Most bytes of inflated pages at hand, for all columns together.
+const WINDOW_BYTES: u64 = 1 << 30;
 
 pub(crate) struct ParquetRows {
     path: PathBuf,
-    file: Arc<str>,
+    name: Arc<str>,
+    file: Arc<File>,
     metadata: Arc<FileMetadata>,
-    /// Slices that are still to be read: first row and number of rows.
-    slices: VecDeque<(usize, usize)>,
-    rows: std::vec::IntoIter<Row>,
+    fields: Vec<Field>,
+    names: Arc<[String]>,
+    /// Row groups that are still to be read.
+    groups: VecDeque<usize>,
+    /// Most rows that are decoded together.
+    max_batch_rows: u64,
+    /// The row group that is being read.
+    group: Option<Group>,
+    /// Rows of the next row group that are passed over.
+    skip: u64,
+    batch: Option<(Arc<Batch>, usize)>,
     next_row: u64,
+}
+
+/// A row group with its columns' pages.
+struct Group {
+    columns: Vec<Column>,
+    num_rows: u64,
+    batch_rows: u64,
+    next_row: u64,
+}
+
+/// A column of the schema: the pages of each of its leaves.
+struct Column {
+    field: Field,
+    leaves: Vec<ColumnPages>,
 }
 
 impl ParquetRows {
     pub(super) fn open(path: &Path, name: Arc<str>) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::read(path))?;
+        let mut file = File::open(path).map_err(DataError::read(path))?;
         let file_bytes = file.metadata().map_err(DataError::read(path))?.len();
-        let metadata = guarded(path, || {
-            let mut reader = ParquetReader::new(file);
-            reader.get_metadata().cloned()
+        let walked = footer::check_bytes(&mut file, file_bytes).map_err(DataError::read(path))?;
+        walked.map_err(|reason| damaged(path, reason))?;
+        let (metadata, schema) = guarded(path, || {
+            let metadata = read_metadata(&mut file)?;
+            let schema = infer_schema(&metadata)?;
+            Ok((metadata, schema))
         })?;
-        check_footer(&metadata, file_bytes).map_err(|reason| damaged(path, reason))?;
-        let slices = slices(&metadata);
-        Ok(Self { path: path.to_owned(), file: name, metadata, slices, rows: Vec::new().into_iter(), next_row: 0 })
+        footer::check(&metadata, file_bytes).map_err(|reason| damaged(path, reason))?;
+        let names = arrow::names(&schema).map_err(|reason| damaged(path, reason))?;
+        let groups = (0..metadata.row_groups.len()).collect();
+        Ok(Self {
+            path: path.to_owned(),
+            name,
+            file: Arc::new(file),
+            metadata: Arc::new(metadata),
+            fields: schema.iter_values().cloned().collect(),
+            names,
+            groups,
+            max_batch_rows: BATCH_ROWS,
+            group: None,
+            skip: 0,
+            batch: None,
+            next_row: 0,
+        })
     }
 
     /// Passes over rows without decoding them and says how many there were.
     pub(super) fn skip_rows(&mut self, count: u64) -> u64 {
-        let mut left = count - self.rows.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).count() as u64;
-        while left > 0
-            && let Some((first, length)) = self.slices.pop_front()
-        {
-            let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(length);
-            left -= skipped as u64;
-            if skipped < length {
-                self.slices.push_front((first + skipped, length - skipped));
+        let mut left = count;
+        let mut pass = |rows: u64| {
+            let passed = rows.min(left);
+            left -= passed;
+            passed
+        };
+        if let Some((batch, next)) = &mut self.batch {
+            #[expect(clippy::cast_possible_truncation, reason = "at most the rows of the batch")]
+            let passed = pass((batch.num_rows() - *next) as u64) as usize;
+            *next += passed;
+        }
+        if let Some(group) = &mut self.group {
+            group.next_row += pass(group.num_rows - group.next_row);
+        }
+        // What is left is 0 unless the group at hand is at its end.
+        let mut at_end = self.group.as_ref().is_none_or(|group| group.next_row == group.num_rows);
+        while at_end && let Some(&group) = self.groups.front() {
+            let rows = self.metadata.row_groups[group].num_rows() as u64 - self.skip;
+            let passed = pass(rows);
+            at_end = passed == rows;
+            if at_end {
+                self.skip = 0;
+                self.groups.pop_front();
+            } else {
+                self.skip += passed;
             }
         }
         self.next_row += count - left;
         count - left
     }
 
-    fn read_slice(&self, slice: (usize, usize)) -> Result<Vec<Row>, DataError> {
-        let file = File::open(&self.path).map_err(DataError::read(&self.path))?;
-        let frame = guarded(&self.path, || {
-            let mut reader = ParquetReader::new(file);
-            reader.set_metadata(Arc::clone(&self.metadata));
-            reader.with_slice(Some(slice)).read_parallel(ParallelStrategy::Columns).finish()
-        })?;
-        if frame.height() != slice.1 {
-            let reason = format!("{} rows where the footer says {}", frame.height(), slice.1);
-            return Err(damaged(&self.path, reason));
+    fn next_batch(&mut self) -> Result<Option<Batch>, DataError> {
+        loop {
+            if let Some(group) = &mut self.group
+                && group.next_row < group.num_rows
+            {
+                let columns = guarded(&self.path, || Ok(group.next_columns()?))?;
+                return Ok(Some(Batch { names: Arc::clone(&self.names), columns }));
+            }
+            let Some(index) = self.groups.pop_front() else { return Ok(None) };
+            let mut group = Group::open(&self.file, &self.metadata, index, &self.fields, self.max_batch_rows);
+            group.next_row = std::mem::take(&mut self.skip);
+            self.group = Some(group);
         }
-        rows_of_frame(frame).map_err(|reason| damaged(&self.path, reason))
     }
 }
 
@@ -75,15 +158,19 @@ impl Iterator for ParquetRows {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(row) = self.rows.next() {
+            if let Some((batch, next)) = &mut self.batch
+                && *next < batch.num_rows()
+            {
+                *next += 1;
                 self.next_row += 1;
-                return Some(Ok(RawRow::parsed(RowId::row(&self.file, self.next_row), row)));
+                return Some(Ok(RawRow::arrow(RowId::row(&self.name, self.next_row), batch, *next - 1)));
             }
-            let slice = self.slices.pop_front()?;
-            match self.read_slice(slice) {
-                Ok(rows) => self.rows = rows.into_iter(),
+            self.batch = None;
+            match self.next_batch() {
+                Ok(Some(batch)) => self.batch = Some((Arc::new(batch), 0)),
+                Ok(None) => return None,
                 Err(error) => {
-                    self.slices.clear();
+                    (self.group, self.groups) = (None, VecDeque::new());
                     return Some(Err(error));
                 }
             }
@@ -91,58 +178,57 @@ impl Iterator for ParquetRows {
     }
 }
 
-fn rows_of_frame(frame: DataFrame) -> Result<Vec<Row>, String> {
-    let names: Vec<&str> = frame.get_column_names().into_iter().map(|name| name.as_str()).collect();
-    let columns: Vec<_> = frame
-        .columns()
-        .iter()
-        .map(|column| column.as_materialized_series().rechunk().to_arrow(0, CompatLevel::newest()))
-        .collect();
-    arrow::rows(&names, &columns)
+impl Group {
+    fn open(file: &Arc<File>, metadata: &FileMetadata, index: usize, fields: &[Field], max_batch_rows: u64) -> Self {
+        let group = &metadata.row_groups[index];
+        let of_field = |field: &Field| {
+            let columns = group.parquet_columns().iter();
+            let leaves = columns.filter(|column| column.descriptor().path_in_schema.first() == Some(&field.name));
+            Column { field: field.clone(), leaves: leaves.map(|column| ColumnPages::open(file, column)).collect() }
+        };
+        let num_rows = group.num_rows() as u64;
+        let bytes = (group.total_byte_size() as u64).max(1);
+        let batch_rows = (num_rows.saturating_mul(BATCH_BYTES) / bytes).clamp(1, max_batch_rows);
+        Self { columns: fields.iter().map(of_field).collect(), num_rows, batch_rows, next_row: 0 }
+    }
+
+    /// The next rows, column by column.
+    fn next_columns(&mut self) -> ParquetResult<Vec<Box<dyn Array>>> {
+        let rows = self.next_row..self.num_rows.min(self.next_row + self.batch_rows);
+        let mut bytes = WINDOW_BYTES;
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for column in &mut self.columns {
+            for leaf in &mut column.leaves {
+                bytes = bytes.saturating_sub(leaf.advance(&rows, bytes)?);
+            }
+            arrays.push(column.decode(&rows)?);
+        }
+        self.next_row = rows.end;
+        Ok(arrays)
+    }
 }
 
-fn slices(metadata: &FileMetadata) -> VecDeque<(usize, usize)> {
-    let mut slices = VecDeque::new();
-    let mut first = 0;
-    for group in &metadata.row_groups {
-        let rows = group.num_rows();
-        let parts = (group.total_byte_size() as u64).div_ceil(SLICE_BYTES).max(1) as usize;
-        let step = rows.div_ceil(parts).max(1);
-        let mut start = 0;
-        while start < rows {
-            let length = step.min(rows - start);
-            slices.push_back((first + start, length));
-            start += length;
+impl Column {
+    /// The rows out of the leaves' windows.
+    fn decode(&self, rows: &Range<u64>) -> ParquetResult<Box<dyn Array>> {
+        let first_row = self.leaves.iter().map(ColumnPages::first_row).min().unwrap_or(rows.start);
+        let pages = self.leaves.iter().map(|leaf| leaf.decompressor(first_row)).collect::<ParquetResult<Vec<_>>>()?;
+        let types = self.leaves.iter().map(ColumnPages::primitive_type).collect();
+        let in_window = |row: u64| usize::try_from(row - first_row).map_err(|_| ParquetError::WouldOverAllocate);
+        let range = in_window(rows.start)?..in_window(rows.end)?;
+        let wanted = range.len();
+        let (arrays, _) = column_iter_to_arrays(pages, types, self.field.clone(), Some(Filter::Range(range)))
+            .map_err(|error| ParquetError::OutOfSpec(error.to_string()))?;
+        let array = match <[_; 1]>::try_from(arrays) {
+            Ok([array]) => array,
+            Err(arrays) => concatenate(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+                .map_err(|error| ParquetError::OutOfSpec(error.to_string()))?,
+        };
+        if array.len() != wanted {
+            return Err(ParquetError::OutOfSpec(format!("{} rows where {wanted} should be", array.len())));
         }
-        first += rows;
+        Ok(array)
     }
-    slices
-}
-
-/// Refuses what no writer writes before the decoder allocates memory for it.
-fn check_footer(metadata: &FileMetadata, file_bytes: u64) -> Result<(), String> {
-    let mut num_rows = 0_usize;
-    for (index, group) in metadata.row_groups.iter().enumerate() {
-        num_rows = num_rows.checked_add(group.num_rows()).ok_or("the footer's row counts overflow")?;
-        for column in group.parquet_columns() {
-            let data = column.data_page_offset();
-            let start = column.dictionary_page_offset().map_or(data, |dictionary| dictionary.min(data));
-            let end = start.checked_add(column.compressed_size());
-            let inside = start >= 4
-                && column.compressed_size() >= 0
-                && end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= file_bytes);
-            if !inside {
-                return Err(format!("row group {index} has a column that lies outside of the file"));
-            }
-            if column.num_values() < 0 || (group.num_rows() > 0 && column.num_values() == 0) {
-                return Err(format!("row group {index} has a column of {} values", column.num_values()));
-            }
-        }
-    }
-    if num_rows != metadata.num_rows {
-        return Err(format!("the footer counts {} rows, its row groups {num_rows}", metadata.num_rows));
-    }
-    Ok(())
 }
 
 fn damaged(path: &Path, reason: String) -> DataError {
@@ -151,5 +237,74 @@ fn damaged(path: &Path, reason: String) -> DataError {
 
 /// Runs the decoder, which panics on some damaged files where it should return an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T, DataError> {
-    arrow::guarded("its pages do not match its footer", read).map_err(|reason| damaged(path, reason))
+    guard::guarded("its pages do not match its footer", read).map_err(|reason| damaged(path, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+
+    fn open(name: &str, max_batch_rows: u64) -> ParquetRows {
+        let path = Path::new(FIXTURES).join(name);
+        ParquetRows { max_batch_rows, ..ParquetRows::open(&path, name.into()).unwrap() }
+    }
+
+    fn json(row: Result<RawRow, DataError>) -> String {
+        serde_json::to_string(&row.unwrap().parse().1.unwrap()).unwrap()
+    }
+
+    fn files() -> Vec<String> {
+        let names = std::fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let files: Vec<_> = names.filter(|name| name.ends_with(".parquet")).collect();
+        assert!(files.len() >= 9, "{files:?}");
+        files
+    }
+
+    fn expected() -> Vec<String> {
+        let text = std::fs::read_to_string(Path::new(FIXTURES).join("rows.jsonl")).unwrap();
+        let compact = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
+        text.lines().map(compact).collect()
+    }
+
+    /// pyarrow's files of one table, however they are paged, in batches that begin and end inside of pages.
+    #[test]
+    fn rows_are_the_same_however_they_are_written_and_read() {
+        let expected = expected();
+        for file in files() {
+            for max_batch_rows in [1, 4, 7, BATCH_ROWS] {
+                let rows: Vec<_> = open(&file, max_batch_rows).map(json).collect();
+                for (index, (found, expected)) in rows.iter().zip(&expected).enumerate() {
+                    assert_eq!(found, expected, "{file}, row {index}, {max_batch_rows} at a time");
+                }
+                assert_eq!(rows.len(), expected.len(), "{file}, {max_batch_rows} at a time");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_are_passed_over_are_counted() {
+        let expected = expected();
+        for file in files() {
+            for (skip, more) in [(0, 0), (5, 1), (13, 20), (59, 0), (60, 0)] {
+                let mut rows = open(&file, 4);
+                assert_eq!(rows.skip_rows(skip), skip, "{file}");
+                let mut left = expected[usize::try_from(skip).unwrap()..].iter();
+                if more > 0 {
+                    let row = rows.next().unwrap().unwrap();
+                    assert_eq!(row.id().number(), skip + 1, "{file}");
+                    assert_eq!(&json(Ok(row)), left.next().unwrap(), "{file}");
+                    assert_eq!(rows.skip_rows(more), more, "{file}");
+                    left.nth(usize::try_from(more).unwrap() - 1);
+                }
+                assert_eq!(
+                    rows.map(json).collect::<Vec<_>>(),
+                    left.cloned().collect::<Vec<_>>(),
+                    "{file} {skip} {more}"
+                );
+            }
+            assert_eq!(open(&file, 4).skip_rows(1000), 60);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod check; // everything that must hold before a change is merged
 mod demo; // the bundled model and dataset
 mod bench; // Reheat against what people use today
+mod make_parquet; // a file larger than memory should be
 mod golden; // values from the reference implementations
 mod python; // the environment that these run in
 mod random_model; // checkpoints of any shape
@@ -27,6 +28,8 @@ enum Task {
     Golden(golden::GoldenArgs),
     /// Make the bundled base model and its conversations again
     DemoModel(demo::DemoArgs),
+    /// Write a large Parquet file in the shape of a reasoning dataset
+    MakeParquet(make_parquet::MakeParquetArgs),
     /// Write a checkpoint of any shape with random weights
     RandomModel(random_model::RandomModelArgs),
 }
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Golden(args) => golden::run(&args),
         Task::DemoModel(args) => demo::run(&args),
+        Task::MakeParquet(args) => make_parquet::run(&args),
         Task::RandomModel(args) => random_model::run(&args),
     }
 }

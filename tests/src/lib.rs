@@ -1,6 +1,7 @@
 //! What the end-to-end and parity tests share: where fixtures and golden values are, and how numbers are compared.
 
 mod golden;
+mod hub_server;
 mod python;
 mod trajectory;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::{
     golden::{assert_close, floats, golden, ids},
+    hub_server::{Access, Fault, HubServer, Repository, Seen},
     python::reference_python,
     trajectory::{assert_probe, assert_trajectory, training_config},
 };

@@ -61,6 +61,17 @@ fn crates_never_reach_what_the_table_forbids() {
 }
 
 #[test]
+fn one_crate_opens_connections() {
+    const CLIENTS: [&str; 5] = ["ureq", "reqwest", "hyper", "hf-hub", "curl"];
+    for package in packages() {
+        let clients: Vec<_> =
+            package.dependencies.iter().map(|d| d.name.as_str()).filter(|n| CLIENTS.contains(n)).collect();
+        let allowed: &[&str] = if package.name == "reheat-hub" { &["ureq"] } else { &[] };
+        assert_eq!(clients, allowed, "{}", package.name);
+    }
+}
+
+#[test]
 fn every_crate_inherits_the_lints_of_the_workspace() {
     for package in packages() {
         let manifest = fs::read_to_string(&package.manifest_path).expect("cargo has just read it");

@@ -9,6 +9,9 @@ mod chat;
 mod template;
 mod sft;
 mod quickstart;
+mod login;
+mod download;
+mod push;
 
 use clap::Subcommand;
 
@@ -23,6 +26,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Template(template::TemplateCommand),
     Sft(Box<sft::SftArgs>),
+    Download(download::DownloadArgs),
+    Push(push::PushArgs),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
+    Whoami(login::WhoamiArgs),
 }
 
 /// Runs the command.
@@ -35,5 +43,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Chat(args) => chat::run(args),
         Command::Template(command) => template::run(command),
         Command::Sft(args) => sft::run(&args),
+        Command::Download(args) => download::run(args),
+        Command::Push(args) => push::run(args),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(args) => login::logout(&args),
+        Command::Whoami(args) => login::whoami(&args),
     }
 }

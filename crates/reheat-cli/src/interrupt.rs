@@ -1,7 +1,7 @@
 //! Ctrl-C: the first asks the work to stop where it can, the second leaves at once.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,13 +13,19 @@ pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Takes over both signals. While the flag is set, another one ends the process with exit code 130.
+    ///
+    /// The process has one flag: with several, one that nobody resets any more would make a first signal a second one.
     pub(crate) fn install() -> std::io::Result<Self> {
+        static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
+        if let Some(installed) = INSTALLED.get() {
+            return Ok(installed.clone());
+        }
         let raised = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&raised))?;
             flag::register(signal, Arc::clone(&raised))?;
         }
-        Ok(Self(raised))
+        Ok(INSTALLED.get_or_init(|| Self(raised)).clone())
     }
 
     /// Whether the work was asked to stop.

@@ -9,6 +9,7 @@ mod settings; // flags over YAML over defaults, with the origin of every value
 mod fault; // exit codes and what a person reads when something fails
 mod device;
 mod demo; // the bundled model and dataset
+mod hub; // names of repositories to folders
 mod interrupt; // Ctrl-C
 mod output; // stdout
 mod painted; // text with what is trained in colour
@@ -47,7 +48,11 @@ fn start_logging(verbose: u8) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // The HTTP client logs whole addresses, and those of storage are signed: who has one, has the file.
+    for quiet in ["ureq=warn", "ureq_proto=warn"] {
+        filter = filter.add_directive(quiet.parse().expect("it is a target and a level"));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

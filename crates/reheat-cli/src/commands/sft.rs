@@ -30,6 +30,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --output-dir runs/sft
+  reheat sft --model Qwen/Qwen2.5-0.5B --dataset trl-lib/Capybara
   reheat sft --config sft.yaml --learning-rate 1e-5 --dry-run
   reheat sft --model ./Qwen2.5-0.5B --dataset 'my-data:train[:10%]' --filter \"score >= 4\"
   reheat sft --model ./Qwen2.5-0.5B --dataset a.jsonl b.parquet --assistant-only-loss --num-train-epochs 1")]
@@ -53,7 +54,7 @@ pub(crate) struct SftArgs {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct RunSettings {
-    /// Model folder in Hugging Face format.
+    /// Model folder in Hugging Face format, or a name on the Hub.
     #[schemars(extend("x-flag" = "model"))]
     model_name_or_path: Option<String>,
     /// Folder for the model, checkpoints, metrics and plots.

@@ -1,19 +1,21 @@
-//! `--model`: a folder in Hugging Face format, or the bundled model.
+//! `--model`: a folder in Hugging Face format, the name of one on the Hub, or the bundled model.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use reheat_chat::{ChatTemplate, TemplateTokens};
+use reheat_hub::RepoType;
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
 
-use crate::{demo, fault::Fault};
+use crate::{demo, fault::Fault, hub};
 
 /// The model that a command looks at or talks with.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArg {
-    /// Model folder in Hugging Face format; without it, the bundled tiny model.
-    #[arg(short, long, value_name = "DIR")]
+    /// Model folder in Hugging Face format, or a name on the Hub such as Qwen/Qwen2.5-0.5B; without it, the bundled tiny
+    /// model.
+    #[arg(short, long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
 }
 
@@ -21,51 +23,49 @@ pub(crate) struct ModelArg {
 #[derive(Debug)]
 pub(crate) struct ModelSource {
     dir: PathBuf,
+    /// What the model is called beside others.
+    name: String,
     /// Keeps the unpacked bundled model while it is in use.
-    unpacked: Option<tempfile::TempDir>,
+    _unpacked: Option<tempfile::TempDir>,
 }
 
 impl ModelArg {
     /// Finds the folder.
     pub(crate) fn open(&self) -> anyhow::Result<ModelSource> {
         match &self.model {
-            Some(path) => Ok(ModelSource { dir: existing(path)?, unpacked: None }),
+            Some(path) => Ok(ModelSource { dir: folder(path)?, name: name_of(path), _unpacked: None }),
             None => {
                 tracing::info!("no --model given: the bundled tiny model");
                 let folder = demo::unpack_base()?;
-                Ok(ModelSource { dir: folder.path().to_owned(), unpacked: Some(folder) })
+                Ok(ModelSource { dir: folder.path().to_owned(), name: "bundled".into(), _unpacked: Some(folder) })
             }
         }
     }
 }
 
-/// The folder of a model, which must be there.
-pub(crate) fn existing(path: &Path) -> Result<PathBuf, Fault> {
+/// The last part of a path or name; that of the current folder for `.`.
+fn name_of(path: &Path) -> String {
+    let canonical = path.canonicalize().ok();
+    let name = path.file_name().or_else(|| canonical.as_deref()?.file_name()).unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+/// The folder of a model: the one that is there, or that of a repository of the Hub.
+fn folder(path: &Path) -> anyhow::Result<PathBuf> {
     if path.is_dir() {
         return Ok(path.to_owned());
     }
     if path.is_file() {
         return Err(Fault::input(format!("model `{}` is a file, expected a folder", path.display()))
-            .hint("give the folder that holds config.json"));
+            .hint("give the folder that holds config.json")
+            .into());
     }
-    let fault = Fault::input(format!("there is no model folder `{}`", path.display()));
-    Err(if looks_like_a_repository(path) {
-        fault.hint(format!(
-            "a repository of the Hub has to be here first: `hf download {0} --local-dir {1}`, then --model {1}",
-            path.display(),
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        ))
-    } else {
-        fault.hint("check the path; it is taken from the current folder")
-    })
-}
-
-/// `Qwen/Qwen2.5-0.5B`
-fn looks_like_a_repository(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    let mut parts = text.split('/');
-    matches!((parts.next(), parts.next(), parts.next()), (Some(owner), Some(name), None)
-        if !owner.is_empty() && !name.is_empty() && !owner.starts_with('.'))
+    match path.to_str() {
+        Some(name) if hub::is_name(name) => hub::fetch(RepoType::Model, name),
+        _ => Err(Fault::input(format!("there is no model folder `{}`", path.display()))
+            .hint("check the path, which is taken from the current folder; a name on the Hub is owner/name")
+            .into()),
+    }
 }
 
 impl ModelSource {
@@ -73,12 +73,9 @@ impl ModelSource {
         &self.dir
     }
 
-    /// What the model is called beside others: the last part of its path.
+    /// What the model is called beside others: the last part of its path or name.
     pub(crate) fn name(&self) -> String {
-        if self.unpacked.is_some() {
-            return "bundled".into();
-        }
-        self.dir.file_name().map_or_else(|| self.dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+        self.name.clone()
     }
 
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
@@ -127,10 +124,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repository_name_is_answered_with_how_to_get_it() {
-        let fault = existing(Path::new("Qwen/Qwen2.5-0.5B")).unwrap_err();
-        assert_eq!(fault.to_string(), "there is no model folder `Qwen/Qwen2.5-0.5B`");
-        assert!(fault.hints()[0].contains("hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B"));
-        assert!(existing(Path::new("./no/such")).unwrap_err().hints()[0].contains("check the path"));
+    fn what_cannot_be_a_name_is_a_path() {
+        for path in ["./no/such", "/no/such", "../x", "no/such/folder", "~/x"] {
+            let error = folder(Path::new(path)).unwrap_err();
+            assert_eq!(error.to_string(), format!("there is no model folder `{path}`"));
+        }
+        let file = folder(Path::new("Cargo.toml")).unwrap_err();
+        assert_eq!(file.to_string(), "model `Cargo.toml` is a file, expected a folder");
     }
 }

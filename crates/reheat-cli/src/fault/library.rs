@@ -5,6 +5,7 @@ use std::{error::Error as StdError, io};
 use reheat_chat::ChatError;
 use reheat_data::DataError;
 use reheat_generate::GenerateError;
+use reheat_hub::HubError;
 use reheat_model::ModelError;
 use reheat_tokenizer::TokenizerError;
 use reheat_train::TrainError;
@@ -37,6 +38,8 @@ pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
         Facts::new(input_unless(matches!(error, GenerateError::NotFinite { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<TrainError>() {
         train_facts(error)
+    } else if let Some(error) = error.downcast_ref::<HubError>() {
+        hub_facts(error)
     } else if let Some(error) = error.downcast_ref::<io::Error>() {
         io_facts(error)
     } else {
@@ -50,6 +53,14 @@ fn input_unless(failed: bool) -> Kind {
 
 fn model_facts(error: &ModelError) -> Facts {
     Facts::new(input_unless(matches!(error, ModelError::Write { .. })), error.hint())
+}
+
+fn hub_facts(error: &HubError) -> Facts {
+    let kind = match error {
+        HubError::Stopped => Kind::Interrupted,
+        _ => input_unless(!error.is_input()),
+    };
+    Facts::new(kind, error.hint())
 }
 
 fn train_facts(error: &TrainError) -> Facts {

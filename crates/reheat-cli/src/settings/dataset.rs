@@ -1,16 +1,18 @@
 //! Which rows: the settings that every command with a dataset has.
 
 use reheat_data::{Dataset, DatasetMixture, DatasetSpec};
+use reheat_hub::RepoType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::{fault::Fault, hub};
 
 /// Where rows come from, and what is done to them before they are looked at.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DatasetSettings {
-    /// Files, patterns such as 'data/*.jsonl', and folders of rows. A split may stand behind: 'my-data:test[:1000]'.
+    /// Files, patterns such as 'data/*.jsonl', folders of rows, and names on the Hub such as trl-lib/Capybara. A split
+    /// may stand behind: 'my-data:test[:1000]'.
     #[schemars(extend("x-flag" = "dataset", "x-commas" = false))]
     pub(crate) dataset_name: Vec<String>,
     /// Datasets with settings of their own, for the config file: a list of `path`, `name`, `data_dir`, `data_files`,
@@ -98,9 +100,15 @@ impl DatasetSettings {
         })
     }
 
-    /// Finds the files, and says on stderr which of them are not read.
+    /// Finds the files, on the Hub where a dataset is named `owner/name`, and says on stderr which of them are not read.
     pub(crate) fn open(&self) -> anyhow::Result<Dataset> {
-        let dataset = Dataset::open(&self.mixture()?)?;
+        let mut mixture = self.mixture()?;
+        for spec in &mut mixture.datasets {
+            if hub::is_name(&spec.path) {
+                spec.path = hub::fetch(RepoType::Dataset, &spec.path)?.display().to_string();
+            }
+        }
+        let dataset = Dataset::open(&mixture)?;
         for note in dataset.notes() {
             eprintln!("note: {note}");
         }

@@ -1,0 +1,294 @@
+//! The commands of the Hub as processes, against a small Hub on the loopback interface.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reheat_tests::{Access, Fault, HubServer, Repository};
+use tempfile::TempDir;
+
+const SECRET: &str = "hf_abcdefghijklmnopqrstuvwxyz";
+
+struct World {
+    server: HubServer,
+    home: TempDir,
+}
+
+fn demo(file: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(file)).unwrap()
+}
+
+fn model() -> Repository {
+    Repository::new([
+        ("config.json", demo("base/config.json")),
+        ("generation_config.json", demo("base/generation_config.json")),
+        ("model.safetensors", demo("base/model.safetensors")),
+        ("tokenizer.json", demo("base/tokenizer.json")),
+        ("tokenizer_config.json", demo("base/tokenizer_config.json")),
+        ("pytorch_model.bin", b"pickled".to_vec()),
+    ])
+}
+
+impl World {
+    fn new() -> Self {
+        let server = HubServer::start();
+        server.account("someone", SECRET);
+        server.repository("models/org/tiny", model());
+        Self { server, home: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// `reheat` in an empty folder, with nothing of this machine's Hub in its environment.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reheat"));
+        for name in [
+            "HF_TOKEN",
+            "HUGGING_FACE_HUB_TOKEN",
+            "HF_HUB_CACHE",
+            "HF_TOKEN_PATH",
+            "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
+        ] {
+            command.env_remove(name);
+        }
+        command
+            .args(arguments)
+            .current_dir(self.home.path())
+            .env("HF_HOME", self.path("hf"))
+            .env("HF_ENDPOINT", self.server.url())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn stdout(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn login(&self) {
+        let output = feed(&mut self.command(&["login"]), SECRET);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a command with a text on stdin.
+fn feed(command: &mut Command, text: &str) -> Output {
+    use std::io::Write as _;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_name_on_the_hub_is_a_model_like_any_other() {
+    let world = World::new();
+    let local = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/base");
+    let prompt = ["generate", "--max-new-tokens", "5", "The", "--model"];
+    let here = world.stdout(&[&prompt[..], &[local.to_str().unwrap()]].concat());
+    assert_eq!(world.stdout(&[&prompt[..], &["org/tiny"]].concat()), here);
+    assert_eq!(world.server.count("pytorch_model.bin"), 0);
+    let offline = world.command(&[&prompt[..], &["org/tiny"]].concat()).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert_eq!(String::from_utf8(offline.stdout).unwrap(), here);
+}
+
+#[test]
+fn two_names_are_a_whole_training_run() {
+    let world = World::new();
+    let card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: rows/t.jsonl\n---\n";
+    let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+    let rows = Repository::new([("README.md", card), ("rows/t.jsonl", row), ("rows/u.jsonl", "not a row")]);
+    world.server.repository("datasets/org/rows", rows);
+    world.stdout(&["sft", "--model", "org/tiny", "--dataset", "org/rows", "--output-dir", "run", "--max-steps", "1"]);
+    assert!(world.path("run/model.safetensors").is_file());
+    let sliced = ["sft", "--model", "org/tiny", "--dataset", "org/rows:train[:1]", "--dry-run"];
+    assert!(world.stdout(&sliced).contains("sequences"));
+}
+
+#[test]
+fn download_prints_the_folder() {
+    let world = World::new();
+    let dir = world.stdout(&["download", "org/tiny"]);
+    assert_eq!(fs::read(Path::new(dir.trim()).join("model.safetensors")).unwrap(), demo("base/model.safetensors"));
+    let json: serde_json::Value = serde_json::from_str(&world.stdout(&[
+        "download",
+        "org/tiny",
+        "--include",
+        "*.json",
+        "--exclude",
+        "tok*",
+        "--json",
+    ]))
+    .unwrap();
+    assert_eq!(json["files"], serde_json::json!(["config.json", "generation_config.json"]));
+    assert_eq!(json["fetched"], 0);
+    world.stdout(&["download", "org/tiny", "--local-dir", "here", "--revision", "main"]);
+    assert!(world.path("here/config.json").is_file());
+}
+
+#[test]
+fn a_folder_is_pushed_and_comes_back() {
+    let world = World::new();
+    fs::create_dir(world.path("run")).unwrap();
+    fs::write(world.path("run/model.safetensors"), demo("base/model.safetensors")).unwrap();
+    fs::write(world.path("run/README.md"), "# mine").unwrap();
+    let refused = world.run(&["push", "run", "mine"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(stderr(&refused), "error: an upload needs a login\nhint: log in first: reheat login\n");
+    world.login();
+    assert_eq!(world.stdout(&["whoami"]), "someone\norganizations: the-organization\nrole: write\n");
+    let url = world.stdout(&["push", "run", "mine", "--private", "--message", "the first"]);
+    assert_eq!(url, format!("{}/someone/mine\n", world.server.url()));
+    let repository = world.server.find("models/someone/mine").unwrap();
+    assert_eq!((&repository.access, repository.messages.last().unwrap().as_str()), (&Access::Private, "the first"));
+    let dir = world.stdout(&["download", "someone/mine"]);
+    assert_eq!(fs::read_to_string(Path::new(dir.trim()).join("README.md")).unwrap(), "# mine");
+    assert!(world.run(&["logout"]).status.success());
+    assert_eq!(world.run(&["whoami"]).status.code(), Some(2));
+}
+
+/// Each thing that can be wrong is one message with its remedy.
+#[test]
+fn errors_say_what_and_how_to_mend_it() {
+    let world = World::new();
+    let gated = model().with_access(Access::Gated(BTreeSet::new()));
+    world.server.repository("models/org/gated", gated);
+    let pickled = Repository::new([("config.json", "{}"), ("pytorch_model.bin", "x")]);
+    world.server.repository("models/org/pickled", pickled);
+    let check = |arguments: &[&str], code: i32, parts: &[&str]| {
+        let output = world.run(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{arguments:?}: {part:?} is missing in {text}");
+        }
+        assert!(!text.contains("panicked"), "{text}");
+    };
+    check(
+        &["generate", "--model", "org/tyni", "x"],
+        2,
+        &[
+            "there is no path `org/tyni` here",
+            "there is no model `org/tyni` on 127.0.0.1, or it is private",
+            "hint: check the spelling",
+        ],
+    );
+    check(
+        &["generate", "--model", "org/gated", "x"],
+        2,
+        &["is gated", "hint: accept them at http", "then reheat login"],
+    );
+    check(&["download", "org/pickled"], 2, &["no weights in safetensors", "hint: it has `pytorch_model.bin`"]);
+    check(&["download", "org/tiny@v9"], 2, &["has no revision `v9`", "hint: without @revision"]);
+    check(&["download", "a/b/c"], 2, &["`a/b/c` is not the name of a repository"]);
+    check(&["download", "org/tiny", "--include", "x*"], 2, &["no file that fits the patterns"]);
+    check(&["push", "nowhere", "x"], 2, &["there is no folder `nowhere`"]);
+    check(&["whoami"], 2, &["whoami needs a login", "hint: log in first: reheat login"]);
+
+    let offline = world.command(&["generate", "--model", "org/tiny", "x"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert_eq!(offline.status.code(), Some(2));
+    let text = stderr(&offline);
+    assert!(text.contains("is not in the cache") && text.contains("hint: unset HF_HUB_OFFLINE"), "{text}");
+    let insecure = world.command(&["download", "org/tiny"]).env("HF_ENDPOINT", "http://example.org").output().unwrap();
+    assert!(stderr(&insecure).contains("error: `http://example.org` is not an https address"), "{}", stderr(&insecure));
+
+    world.server.fail("/object/", 1, Fault::Corrupt);
+    check(&["download", "org/tiny"], 1, &["`model.safetensors` arrives damaged", "hint: a proxy"]);
+}
+
+/// The token is in no output, at any verbosity, and in no file but its own.
+#[test]
+fn the_token_is_nowhere() {
+    let world = World::new();
+    world.server.repository("models/someone/own", model().with_access(Access::Private));
+    world.login();
+    let token_file = world.path("hf/token");
+    assert_eq!(fs::read_to_string(&token_file).unwrap(), SECRET);
+    let rows = "{\"prompt\": \"a\", \"completion\": \"b\"}\n".repeat(2);
+    fs::write(world.path("rows.jsonl"), rows).unwrap();
+    world.server.fail("whoami", 1, Fault::Status(400, vec![("X-Error-Message", SECRET)]));
+    let commands: [&[&str]; 6] = [
+        &["whoami", "-vvv"],
+        &["whoami", "-vvv"],
+        &["download", "someone/own", "-vvv"],
+        &["download", "someone/no-such", "-vvv"],
+        &[
+            "sft",
+            "-vvv",
+            "--model",
+            "someone/own",
+            "--dataset",
+            "rows.jsonl",
+            "--output-dir",
+            "run",
+            "--max-steps",
+            "1",
+        ],
+        &["push", "run", "pushed", "-vvv"],
+    ];
+    for arguments in commands {
+        let output = world.command(arguments).env("RUST_LOG", "trace").output().unwrap();
+        let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+        assert!(!all.contains(SECRET) && !all.contains("a-secret-signature"), "{arguments:?}: {all}");
+    }
+    assert!(world.path("run/model.safetensors").is_file());
+    assert!(world.server.find("models/someone/pushed").is_some());
+    fs::remove_file(token_file).unwrap();
+    let mut folders = vec![world.home.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else if let Ok(content) = fs::read(entry.path()) {
+                let found = content.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+                assert!(!found, "{}", entry.path().display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_download_is_gone_on_with() {
+    let world = World::new();
+    let weights = demo("base/model.safetensors");
+    world.server.fail("/object/", 1, Fault::Slow(weights.len() / 20, Duration::from_millis(100)));
+    let mut child =
+        world.command(&["download", "org/tiny"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let blobs = world.path("hf/hub/models--org--tiny/blobs");
+    let partial = || {
+        let files = fs::read_dir(&blobs).ok()?.flatten();
+        let size = files
+            .filter(|file| file.file_name().to_string_lossy().ends_with(".incomplete"))
+            .filter_map(|file| Some(file.metadata().ok()?.len()));
+        size.max()
+    };
+    let patience = Instant::now();
+    while partial().unwrap_or(0) < weights.len() as u64 / 4 {
+        assert!(patience.elapsed() < Duration::from_secs(60), "nothing arrives");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let arrived = partial().unwrap();
+    assert!(arrived < weights.len() as u64);
+    world.server.forget();
+    let dir = world.stdout(&["download", "org/tiny"]);
+    let asked = world.server.seen().into_iter().find(|seen| seen.storage).unwrap();
+    assert_eq!(asked.range, Some(format!("bytes={arrived}-")));
+    assert_eq!(fs::read(Path::new(dir.trim()).join("model.safetensors")).unwrap(), weights);
+}

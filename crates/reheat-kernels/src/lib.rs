@@ -26,6 +26,8 @@
 
 mod weight; // how the weights of dense layers are stored
 mod linear;
+mod dropout;
+mod lora;
 mod rms_norm;
 mod rotary;
 mod attention;
@@ -43,10 +45,12 @@ mod parity;
 
 pub use self::{
     attention::{AttentionLayout, Span, causal_attention},
+    dropout::Dropout,
     embedding::embedding_backward,
     linear::linear,
     logits::{LogitStats, kth_largest_bound, softmax_weights},
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
+    lora::{LoraUpdate, lora},
     matrix::Compute,
     memory::{MappedFile, TensorBytes, keep_pages},
     optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},

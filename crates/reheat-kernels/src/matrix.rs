@@ -335,7 +335,13 @@ pub(crate) fn elements(tensor: &FlexTensor) -> Elements<'_> {
 /// # Panics
 /// If the tensor is not a plain one on the CPU, which [`runs_fused`](crate::runs_fused) tells.
 pub(crate) fn dense<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    let tensor = tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU");
+    into_dense(tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU"))
+}
+
+/// The tensor, dense and with nothing else in its storage; a copy only where it was not so.
+///
+/// `to_contiguous` on a borrowed tensor leaves a second owner, and the first write to it would copy.
+pub(crate) fn into_dense(tensor: FlexTensor) -> FlexTensor {
     let fills_storage = tensor.bytes().len() == tensor.layout().num_elements() * tensor.dtype().size();
     if tensor.is_contiguous() && fills_storage { tensor } else { tensor.to_contiguous() }
 }

@@ -105,6 +105,21 @@ proptest! {
     }
 
     #[test]
+    fn lora_equals_its_definition(
+        tokens in 1usize..70,
+        input in 1usize..40,
+        output in 1usize..50,
+        rank in 1usize..9,
+        rate in prop_oneof![Just(0.0), 0.0..0.95],
+        seed: u64,
+    ) {
+        let dropout = (rate > 0.0).then_some(Dropout { rate, seed });
+        let update = LoraUpdate { scale: 1.7, dropout };
+        compare([random([tokens, output]), random([tokens, input]), random([rank, input]), random([output, rank])],
+            |[y, x, a, b]| lora(y, x, a, b, update), |[y, x, a, b]| lora::reference(y, x, a, b, update));
+    }
+
+    #[test]
     fn rms_norm_equals_its_definition(rows in 1usize..90, width in 1usize..70) {
         compare([random([rows, width]), random([1, width])],
             |[x, w]| rms_norm(x, row(w), 1e-6), |[x, w]| rms_norm::reference(x, row(w), 1e-6));

@@ -202,6 +202,12 @@ impl Qwen2Config {
         self.raw.insert(key.into(), value);
     }
 
+    /// Gives the head a matrix of its own.
+    pub(crate) fn untie(&mut self) {
+        self.tie_word_embeddings = false;
+        self.raw.insert("tie_word_embeddings".into(), Value::Bool(false));
+    }
+
     /// Checkpoint names and shapes of all tensors, in the order of the model.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         crate::source::shapes(self)

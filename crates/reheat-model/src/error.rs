@@ -101,6 +101,71 @@ pub enum ModelError {
         /// Tensors of another shape.
         misshapen: Vec<Misshapen>,
     },
+    /// Settings of adapters that cannot work; every fault is listed.
+    #[error("{}", .0.join("; "))]
+    AdapterSettings(Vec<String>),
+    /// Names that match no module.
+    #[error("{setting}: no module is called {}", quoted(.unknown).join(", "))]
+    UnknownModules {
+        /// The setting.
+        setting: &'static str,
+        /// The names.
+        unknown: Vec<String>,
+        /// What modules are called.
+        existing: Vec<String>,
+    },
+    /// The head or the embedding was to get an adapter.
+    #[error("`{name}` cannot get an adapter")]
+    HeadAdapter {
+        /// The name in the setting.
+        name: String,
+    },
+    /// An adapter of another method.
+    #[error("`{}`: adapters of type `{found}` are not supported, expected `LORA`", .path.display())]
+    PeftType {
+        /// The settings file.
+        path: PathBuf,
+        /// Its `peft_type`.
+        found: String,
+    },
+    /// An adapter asks for something that is not computed here.
+    #[error("`{}`: `{key}` is {value}, which is not supported", .path.display())]
+    AdapterFeature {
+        /// The settings file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// There are no adapter weights in a format that is read.
+    #[error("`{}` holds no `adapter_model.safetensors`", .dir.display())]
+    NoAdapterWeights {
+        /// The adapter.
+        dir: PathBuf,
+        /// Whether there are pickled weights, which are never read.
+        pickled: bool,
+    },
+    /// The base model of an adapter is not where the adapter says.
+    #[error("the adapter in `{}` belongs to the model `{}`, which is not there", .dir.display(), .base.display())]
+    NoAdapterBase {
+        /// The adapter.
+        dir: PathBuf,
+        /// Name or path of its base.
+        base: PathBuf,
+    },
+    /// An adapter does not fit the base model; every fault is listed.
+    #[error("the adapter `{}` does not fit the base model{}", .path.display(), list(.missing, .unexpected, .misshapen))]
+    AdapterTensors {
+        /// The weights.
+        path: PathBuf,
+        /// Names that belong to others in the file.
+        missing: Vec<String>,
+        /// Names for which the base model has no place.
+        unexpected: Vec<String>,
+        /// Tensors of another shape.
+        misshapen: Vec<Misshapen>,
+    },
     /// A tensor has a type that is not read.
     #[error("`{}`: tensor `{name}` has dtype {dtype}, expected F32, F16 or BF16", .path.display())]
     Dtype {
@@ -126,6 +191,10 @@ pub enum ModelError {
 /// Up to this many names of a kind are spelled out.
 const LISTED: usize = 8;
 
+fn quoted(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| format!("`{name}`")).collect()
+}
+
 fn list(missing: &[String], unexpected: &[String], misshapen: &[Misshapen]) -> String {
     let part = |title: &str, items: Vec<String>| {
         if items.is_empty() {
@@ -135,7 +204,6 @@ fn list(missing: &[String], unexpected: &[String], misshapen: &[Misshapen]) -> S
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         format!("; {} {title}: {}{more}", items.len(), items[..items.len().min(LISTED)].join(", "))
     };
-    let quoted = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect();
     part("missing", quoted(missing))
         + &part("unexpected", quoted(unexpected))
         + &part("misshapen", misshapen.iter().map(Misshapen::to_string).collect())
@@ -146,6 +214,21 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Architecture { .. } => Some("use a Qwen2 or Qwen2.5 checkpoint".into()),
+            Self::UnknownModules { existing, .. } => Some(format!("there are {}", existing.join(", "))),
+            Self::HeadAdapter { .. } => Some(
+                "adapters go on the dense layers of the blocks; train the head or the embedding whole with --lora-modules-to-save"
+                    .into(),
+            ),
+            Self::PeftType { .. } => Some("only LoRA adapters (with rsLoRA and DoRA) are read".into()),
+            Self::AdapterFeature { .. } => Some("merge the adapter with PEFT first: `merge_and_unload()`".into()),
+            Self::NoAdapterBase { .. } => Some("give the folder of the base model with --base-model".into()),
+            Self::AdapterTensors { .. } => Some("the adapter was trained on another model; give its base with --base-model".into()),
+            Self::NoAdapterWeights { pickled: true, .. } => {
+                Some("pickled weights (.bin) can run code and are never read; save the adapter with safe_serialization=True".into())
+            }
+            Self::NoAdapterWeights { pickled: false, .. } => {
+                Some("give the directory that holds adapter_config.json and adapter_model.safetensors".into())
+            }
             Self::NoWeights { pickled: true, .. } => Some(
                 "pickled weights (.bin, .pt) can run code and are never read; save the model with safe_serialization=True"
                     .into(),

@@ -16,6 +16,7 @@
 
 mod config; // config.json
 mod qwen2; // the modules and the forward pass
+mod lora; // low-rank adapters
 mod parameters; // visiting parameters by checkpoint name
 mod source; // where a new model's tensors come from
 mod load; // safetensors -> model
@@ -26,6 +27,7 @@ mod error;
 pub use self::{
     config::Qwen2Config,
     error::{Misshapen, ModelError},
+    lora::{Factor, Lora, LoraConfig, TargetModules},
     parameters::{ParameterPath, for_each_parameter, map_parameters},
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},

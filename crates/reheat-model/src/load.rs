@@ -8,10 +8,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use reheat_kernels::MappedFile;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use crate::error::{Misshapen, ModelError};
+use crate::lora::load_adapter;
 use crate::source::{TensorSource, shapes};
 use crate::{Qwen2, Qwen2Config};
 
@@ -19,6 +20,9 @@ use crate::{Qwen2, Qwen2Config};
 const DERIVED: &str = "rotary_emb.inv_freq";
 
 pub(crate) fn load(dir: &Path, device: &Device) -> Result<Qwen2, ModelError> {
+    if Qwen2::is_adapter(dir) {
+        return load_adapter(load(&Qwen2::adapter_base(dir)?, device)?, dir);
+    }
     let config = Qwen2Config::from_dir(dir)?;
     let files = weight_files(dir)?;
     let maps = files
@@ -100,7 +104,7 @@ fn check(dir: &Path, config: &Qwen2Config, found: &BTreeMap<&str, &[usize]>) -> 
 }
 
 struct Checkpoint<'a> {
-    tensors: BTreeMap<String, (&'a PathBuf, safetensors::tensor::TensorView<'a>)>,
+    tensors: BTreeMap<String, (&'a PathBuf, TensorView<'a>)>,
     device: &'a Device,
     /// The first tensor that could not be used; the rest are not read after it.
     fault: Option<ModelError>,
@@ -109,21 +113,26 @@ struct Checkpoint<'a> {
 impl Checkpoint<'_> {
     fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let (path, view) = &self.tensors[name];
-        let values = match view.dtype() {
-            Dtype::F32 => convert(view.data(), f32::from_le_bytes),
-            Dtype::F16 => convert(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Dtype::BF16 => convert(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            other => {
-                let dtype = format!("{other:?}");
-                return Err(ModelError::Dtype { path: (*path).clone(), name: name.into(), dtype });
-            }
-        };
-        let count = values.par_iter().filter(|value| !value.is_finite()).count();
-        if count > 0 {
-            return Err(ModelError::NotFinite { path: (*path).clone(), name: name.into(), count });
-        }
-        Ok(values)
+        values_of(path, name, view)
     }
+}
+
+/// The numbers of a tensor of the file at `path`, in f32.
+pub(crate) fn values_of(path: &Path, name: &str, view: &TensorView) -> Result<Vec<f32>, ModelError> {
+    let values = match view.dtype() {
+        Dtype::F32 => convert(view.data(), f32::from_le_bytes),
+        Dtype::F16 => convert(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => convert(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        other => {
+            let dtype = format!("{other:?}");
+            return Err(ModelError::Dtype { path: path.into(), name: name.into(), dtype });
+        }
+    };
+    let count = values.par_iter().filter(|value| !value.is_finite()).count();
+    if count > 0 {
+        return Err(ModelError::NotFinite { path: path.into(), name: name.into(), count });
+    }
+    Ok(values)
 }
 
 fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {

@@ -3,6 +3,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::lora::{ADAPTER_FIELD, PEFT_PREFIX};
+
 /// Calls `f` with the path of every parameter, `prefix` before it, and with its values as `[elements]`.
 ///
 /// For plain modules: under autodiff the reshape would be one more operation to track.
@@ -79,9 +81,13 @@ impl ParameterPath {
     }
 
     /// The checkpoint name: the body of the model is under `model.`, the head beside it.
+    ///
+    /// An adapter's parameters have the names of PEFT's files.
     pub fn name(&self) -> String {
-        let path = self.0.join(".");
+        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| *part != ADAPTER_FIELD).collect();
+        let path = parts.join(".");
         let beside = path.starts_with("lm_head.") || path.starts_with("model.");
-        if beside { path } else { format!("model.{path}") }
+        let name = if beside { path } else { format!("model.{path}") };
+        if parts.len() < self.0.len() { format!("{PEFT_PREFIX}{name}") } else { name }
     }
 }

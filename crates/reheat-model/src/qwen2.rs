@@ -5,13 +5,14 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use reheat_kernels::{
     AttentionLayout, Compute, RotaryTable, causal_attention, embedding, linear, rms_norm, rotary, swiglu,
 };
 
+use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{ModelError, Qwen2Config, load};
+use crate::{Lora, ModelError, Qwen2Config, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
@@ -23,6 +24,8 @@ pub struct Linear {
     /// Type in which the product is taken.
     #[module(skip)]
     pub compute: Compute,
+    /// Its low-rank update.
+    pub adapter: Option<Lora>,
 }
 
 impl Linear {
@@ -32,12 +35,42 @@ impl Linear {
             Bias::Yes => Some(Param::from_tensor(source.tensor(&format!("{name}.bias"), [output]))),
             Bias::No => None,
         };
-        Self { weight, bias, compute: Compute::F32 }
+        Self { weight, bias, compute: Compute::F32, adapter: None }
     }
 
-    /// `x · weightᵀ + bias`: `[tokens, in]` to `[tokens, out]`.
+    /// `x · weightᵀ + bias` and the adapter's update: `[tokens, in]` to `[tokens, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.adapter {
+            None => self.base(x),
+            Some(adapter) => adapter.forward(self, x),
+        }
+    }
+
+    /// `x · weightᵀ + bias`.
+    pub(crate) fn base(&self, x: Tensor<2>) -> Tensor<2> {
         linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.compute)
+    }
+
+    /// `x · weightᵀ`.
+    pub(crate) fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(x, self.weight.val(), None, self.compute)
+    }
+
+    pub(crate) fn add_bias(&self, y: Tensor<2>) -> Tensor<2> {
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze::<2>(),
+            None => y,
+        }
+    }
+
+    /// The weight in f32, `[out, in]`.
+    pub(crate) fn dense_weight(&self) -> Tensor<2> {
+        self.weight.val().cast(DType::F32)
+    }
+
+    /// `[out, in]`
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.weight.dims()
     }
 }
 
@@ -187,6 +220,9 @@ pub struct Qwen2 {
     pub lm_head: Option<Linear>,
     #[module(skip)]
     config: Qwen2Config,
+    /// What low-rank adapters are on the blocks.
+    #[module(skip)]
+    pub(crate) adapter: Option<Adapter>,
 }
 
 impl Qwen2 {
@@ -198,7 +234,7 @@ impl Qwen2 {
             .collect();
         let norm = RmsNorm::build(source, "model.norm", config);
         let lm_head = (!config.tie_word_embeddings).then(|| Linear::build(source, "lm_head", hidden, vocab, Bias::No));
-        Self { embed_tokens, layers, norm, lm_head, config: config.clone() }
+        Self { embed_tokens, layers, norm, lm_head, config: config.clone(), adapter: None }
     }
 
     /// A model with freshly drawn weights; the same seed gives the same bits.
@@ -207,6 +243,8 @@ impl Qwen2 {
     }
 
     /// Loads a checkpoint directory in Hugging Face format, converted to f32.
+    ///
+    /// A directory with an adapter gives the base model that it names, with the adapter.
     ///
     /// # Errors
     /// If the configuration is not a Qwen2's, files are missing or damaged, tensors do not match the configuration

@@ -79,10 +79,15 @@ impl Default for SaveOptions {
 impl Qwen2 {
     /// Writes `config.json` and the weights into `dir`, which is made if need be.
     ///
+    /// A model with adapters is saved as its adapters, in PEFT's files; [`merged`](Self::merged) makes a whole of it.
+    ///
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
         fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;
+        if self.adapter.is_some() {
+            return self.save_adapter(dir, options);
+        }
         save_config(self.config(), dir, options.dtype)?;
         let mut shards: Vec<Vec<NamedTensor>> = vec![Vec::new()];
         let mut filled = 0;
@@ -125,7 +130,7 @@ pub fn save_config(config: &Qwen2Config, dir: &Path, dtype: WeightDtype) -> Resu
     write_json(&dir.join("config.json"), &Value::Object(object))
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
     let mut text = serde_json::to_string_pretty(value).expect("a JSON value can be written as JSON");
     text.push('\n');
     fs::write(path, text).map_err(|source| ModelError::Write { path: path.into(), source })

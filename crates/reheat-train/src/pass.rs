@@ -12,7 +12,7 @@ use reheat_kernels::{
     AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
     token_logprobs_vjp,
 };
-use reheat_model::{Block, Qwen2};
+use reheat_model::{Block, Qwen2, for_each_parameter};
 
 use crate::{Gradients, Objective};
 
@@ -60,22 +60,51 @@ impl<'a> ModelPass<'a> {
         let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
 
         let mut x = model.embed(&batch.input_ids);
+        let trained_from = self.first_trained_block();
         let mut segments = Vec::with_capacity(model.layers.len());
-        for block in &model.layers {
-            let (segment, y) = Segment::forward(block, x, &context, self.checkpointing);
-            segments.push(segment);
+        for (index, block) in model.layers.iter().enumerate() {
+            if index < trained_from {
+                x = block.forward(x, &context.rotary, &context.layout);
+                continue;
+            }
+            let wanted = if index > trained_from || self.trains_embedding() { Wanted::Yes } else { Wanted::No };
+            let (segment, y) = Segment::forward(block, x, wanted, &context, self.checkpointing);
+            segments.push((index, segment));
             x = y;
         }
 
-        let (tokens, mut gy) = self.head_backward(x, batch, objective, gradients);
-        for (index, (block, segment)) in model.layers.iter().zip(segments).enumerate().rev() {
-            gy = segment.backward(block, &format!("model.layers.{index}"), gy, &context, gradients);
+        let (tokens, gy) = self.head_backward(x, batch, objective, gradients);
+        let mut gy = Some(gy);
+        for (index, segment) in segments.into_iter().rev() {
+            let name = format!("model.layers.{index}");
+            let output = gy.expect("a block above the lowest trained one has a gradient of its input");
+            gy = segment.backward(&model.layers[index], &name, output, &context, gradients);
         }
 
-        let embedding = model.embed_tokens.weight.val();
-        let gradient = gradient_of(gradients, EMBEDDING, &embedding);
-        store(gradients, EMBEDDING, embedding_backward(gradient, &batch.input_ids, gy));
+        if self.trains_embedding() {
+            let gy = gy.expect("the lowest block gives the gradient of its input where the embedding is trained");
+            let embedding = model.embed_tokens.weight.val();
+            let gradient = gradient_of(gradients, EMBEDDING, &embedding);
+            store(gradients, EMBEDDING, embedding_backward(gradient, &batch.input_ids, gy));
+        }
         tokens
+    }
+
+    fn trains_embedding(&self) -> bool {
+        self.model.trains(EMBEDDING)
+    }
+
+    /// Below this block nothing is trained, so that the backward pass ends in it.
+    fn first_trained_block(&self) -> usize {
+        if self.trains_embedding() {
+            return 0;
+        }
+        let trained = |(index, block): (usize, &Block)| {
+            let mut any = false;
+            for_each_parameter(block, &format!("model.layers.{index}"), |name, _, _| any |= self.model.trains(name));
+            any
+        };
+        self.model.layers.iter().enumerate().position(trained).unwrap_or(self.model.layers.len())
     }
 
     /// Final norm and head: gives the gradient of the last block's output.
@@ -91,12 +120,15 @@ impl<'a> ModelPass<'a> {
         let x = x.autodiff().require_grad();
         let hidden = norm.forward(x.clone());
         let head = self.model.head();
-        let head_gradient = gradient_of(gradients, head_name, &head);
+        // A frozen head has no gradient, which would be as large as itself.
+        let head_gradient = self.model.trains(head_name).then(|| gradient_of(gradients, head_name, &head));
         let (tokens, head) =
-            objective_vjp(hidden.clone().inner(), head, batch, Some(head_gradient), objective, self.model.compute());
-        store(gradients, head_name, head.head.expect("the head is trained"));
+            objective_vjp(hidden.clone().inner(), head, batch, head_gradient, objective, self.model.compute());
+        if let Some(gradient) = head.head {
+            store(gradients, head_name, gradient);
+        }
         let gx = vjp(hidden, head.hidden, &x, |store| gradients.take_from(&norm, "model.norm", store));
-        (tokens, gx)
+        (tokens, gx.expect("x was marked as requiring a gradient"))
     }
 }
 
@@ -143,22 +175,35 @@ struct Context {
     layout: AttentionLayout,
 }
 
+/// Whether the gradient of a block's input is wanted; below the lowest trained block there is no use for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    No,
+}
+
 /// What is left of a block after its forward pass.
 #[expect(clippy::large_enum_variant, reason = "there is one for each block, and all of a pass are of one kind")]
 enum Segment {
-    Input(Tensor<2>),
+    Input(Tensor<2>, Wanted),
     Graph { block: Box<Block>, x: Tensor<2>, y: Tensor<2> },
 }
 
 impl Segment {
-    fn forward(block: &Block, x: Tensor<2>, context: &Context, checkpointing: Checkpointing) -> (Self, Tensor<2>) {
+    fn forward(
+        block: &Block,
+        x: Tensor<2>,
+        wanted: Wanted,
+        context: &Context,
+        checkpointing: Checkpointing,
+    ) -> (Self, Tensor<2>) {
         match checkpointing {
             Checkpointing::Recompute => {
                 let y = block.forward(x.clone(), &context.rotary, &context.layout);
-                (Self::Input(x), y)
+                (Self::Input(x, wanted), y)
             }
             Checkpointing::Keep => {
-                let segment = Self::tracked(block, x, context);
+                let segment = Self::tracked(block, x, wanted, context);
                 let Self::Graph { y, .. } = &segment else { unreachable!("`tracked` keeps the graph") };
                 let y = y.clone().inner();
                 (segment, y)
@@ -166,14 +211,14 @@ impl Segment {
         }
     }
 
-    fn tracked(block: &Block, x: Tensor<2>, context: &Context) -> Self {
+    fn tracked(block: &Block, x: Tensor<2>, wanted: Wanted, context: &Context) -> Self {
         let block = block.clone().train();
-        let x = x.autodiff().require_grad();
+        let x = x.autodiff().set_require_grad(wanted == Wanted::Yes);
         let y = block.forward(x.clone(), &context.rotary, &context.layout);
         Self::Graph { block: Box::new(block), x, y }
     }
 
-    /// Gradient of the block's input, given that of its output.
+    /// Gradient of the block's input, where it is wanted, given that of its output.
     fn backward(
         self,
         block: &Block,
@@ -181,18 +226,26 @@ impl Segment {
         gy: Tensor<2>,
         context: &Context,
         gradients: &mut Gradients,
-    ) -> Tensor<2> {
+    ) -> Option<Tensor<2>> {
         match self {
-            Self::Input(x) => Self::tracked(block, x, context).backward(block, name, gy, context, gradients),
+            Self::Input(x, wanted) => {
+                Self::tracked(block, x, wanted, context).backward(block, name, gy, context, gradients)
+            }
             Self::Graph { block, x, y } => vjp(y, gy, &x, |store| gradients.take_from(&*block, name, store)),
         }
     }
 }
 
-/// Runs autodiff from `y` with gradient `gy` and gives the gradient of `x`; `take` collects those of the parameters.
-fn vjp(y: Tensor<2>, gy: Tensor<2>, x: &Tensor<2>, take: impl FnOnce(&mut burn::tensor::Gradients)) -> Tensor<2> {
+/// Runs autodiff from `y` with gradient `gy` and gives the gradient of `x`, if it requires one; `take` collects those of
+/// the parameters.
+fn vjp(
+    y: Tensor<2>,
+    gy: Tensor<2>,
+    x: &Tensor<2>,
+    take: impl FnOnce(&mut burn::tensor::Gradients),
+) -> Option<Tensor<2>> {
     // Autodiff starts from a scalar's gradient of 1: Σ y·gy has the gradient gy in y.
     let mut store = (y * gy).sum().backward();
     take(&mut store);
-    x.grad_remove(&mut store).expect("x was marked as requiring a gradient")
+    x.grad_remove(&mut store)
 }

@@ -185,10 +185,12 @@ impl<M: Method> Trainer<M> {
         let num_items_in_batch = batches.iter().map(|batch| self.method.num_items(batch)).sum();
 
         let checkpointing = if config.gradient_checkpointing { Checkpointing::Recompute } else { Checkpointing::Keep };
-        let pass = ModelPass::new(model, checkpointing);
         let mut gradients = Gradients::default();
         let mut measures = Measures::default();
-        for batch in &batches {
+        for (micro_step, batch) in (progress.micro_steps..).zip(&batches) {
+            // The seed in the high half, so that no pass of a run with another seed leaves out the same inputs.
+            let model = model.with_dropout(config.seed.rotate_left(32) ^ micro_step);
+            let pass = ModelPass::new(&model, checkpointing);
             let objective = self.method.objective(batch, num_items_in_batch);
             let tokens = pass.forward_backward(self.method.sequences(batch), &objective, &mut gradients);
             measures.add(&self.method.measure(batch, &tokens, num_items_in_batch));

@@ -3,6 +3,7 @@
 //! The values come from the scripts in `tests/golden`.
 
 mod dpo; // preference training
+mod adapters; // LoRA and its kin
 mod forward; // logits
 mod greedy; // generation
 mod sft; // training

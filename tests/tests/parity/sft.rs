@@ -14,7 +14,7 @@ const FIRST_STEP: f64 = 2e-5;
 const LATER_STEPS: f64 = 1e-3;
 
 /// Logits after up to eight such steps, which changed them by about 1.
-const PROBE: f32 = 2e-3;
+pub(crate) const PROBE: f32 = 2e-3;
 
 /// Settings of the preparation: the golden values hold the rows as they came out of it.
 const PREPARATION: [&str; 4] = ["max_length", "assistant_only_loss", "packing", "packing_strategy"];
@@ -62,21 +62,25 @@ fn check(name: &str) {
         Trainer::new(model, Sft::new(sequences, SftConfig::default()), config).expect("the rows can be trained");
     trainer.train(&mut NoCallback).expect("nothing stops the run");
 
+    assert_steps(name, trainer.log_history(), &golden, case, &departures);
+    let logits = trainer.model().logits(&ids::<i32>(&golden["probe_ids"])); // [tokens, vocab]
+    let [tokens, _vocab] = logits.dims();
+    let last: Vec<f32> = logits.narrow(0, tokens - 1, 1).into_data().try_to_vec().expect("a float tensor");
+    assert_close(&format!("{name}, logits after training"), &last, &floats(&case["probe_logits"]), PROBE);
+}
+
+/// Compares the metrics of every step, but for `departures`.
+pub(crate) fn assert_steps(name: &str, rows: &[LogRow], golden: &Value, case: &Value, departures: &[&str]) {
     let names: Vec<_> = golden["metrics"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     let steps = case["steps"].as_array().expect("a list of steps");
-    assert_eq!(trainer.log_history().len(), steps.len(), "{name}: number of steps");
-    for (row, expected) in trainer.log_history().iter().zip(steps) {
+    assert_eq!(rows.len(), steps.len(), "{name}: number of steps");
+    for (row, expected) in rows.iter().zip(steps) {
         for (metric, expected) in names.iter().zip(expected.as_array().expect("a list of numbers")) {
             if !departures.contains(metric) {
                 assert_metric(name, row, metric, expected.as_f64().expect("a number"));
             }
         }
     }
-
-    let logits = trainer.model().logits(&ids::<i32>(&golden["probe_ids"])); // [tokens, vocab]
-    let [tokens, _vocab] = logits.dims();
-    let last: Vec<f32> = logits.narrow(0, tokens - 1, 1).into_data().try_to_vec().expect("a float tensor");
-    assert_close(&format!("{name}, logits after training"), &last, &floats(&case["probe_logits"]), PROBE);
 }
 
 fn assert_metric(name: &str, row: &LogRow, metric: &str, expected: f64) {
@@ -88,7 +92,7 @@ fn assert_metric(name: &str, row: &LogRow, metric: &str, expected: f64) {
 }
 
 /// Our settings with TRL's put over them: the names are the same.
-fn config(seed: &Value, settings: &Map<String, Value>) -> TrainingConfig {
+pub(crate) fn config(seed: &Value, settings: &Map<String, Value>) -> TrainingConfig {
     let mut merged = json!({
         "seed": seed, "gradient_checkpointing": false, "train_sampling_strategy": "sequential", "logging_steps": 1,
         "save_strategy": "no",

@@ -7,7 +7,9 @@ mod next_token;
 mod generate;
 mod chat;
 mod template;
+mod peft; // adapters
 mod sft;
+mod merge;
 mod quickstart;
 mod login;
 mod download;
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Whoami(login::WhoamiArgs),
+    Merge(merge::MergeArgs),
 }
 
 /// Runs the command.
@@ -48,5 +51,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
         Command::Whoami(args) => login::whoami(&args),
+        Command::Merge(args) => merge::run(&args),
     }
 }

@@ -11,7 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::source::ModelArg;
+use super::{
+    peft::{self, PeftSettings},
+    source::ModelArg,
+};
 use crate::{
     device::{ChosenDevice, DeviceChoice},
     fault::Fault,
@@ -33,6 +36,7 @@ Examples:
   reheat sft --model Qwen/Qwen2.5-0.5B --dataset trl-lib/Capybara
   reheat sft --config sft.yaml --learning-rate 1e-5 --dry-run
   reheat sft --model ./Qwen2.5-0.5B --dataset 'my-data:train[:10%]' --filter \"score >= 4\"
+  reheat sft --model ./Qwen2.5-0.5B --dataset train.jsonl --use-peft --learning-rate 2e-4
   reheat sft --model ./Qwen2.5-0.5B --dataset a.jsonl b.parquet --assistant-only-loss --num-train-epochs 1")]
 pub(crate) struct SftArgs {
     /// YAML file of settings.
@@ -57,6 +61,9 @@ struct RunSettings {
     /// Model folder in Hugging Face format, or a name on the Hub.
     #[schemars(extend("x-flag" = "model"))]
     model_name_or_path: Option<String>,
+    /// Folder of the model that an adapter given as --model belongs to, where it is not the one that the adapter names.
+    #[schemars(extend("x-flag" = "base-model"))]
+    base_model_name_or_path: Option<String>,
     /// Folder for the model, checkpoints, metrics and plots.
     output_dir: Option<String>,
     /// File with a chat template to use instead of the model's.
@@ -82,12 +89,14 @@ static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<Datas
 static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PrepareSettings>("Data"));
 static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
 static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
+static PEFT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PeftSettings>("Adapters"));
 static ALL: LazyLock<Table> = LazyLock::new(|| {
     Table::default()
         .with::<RunSettings>("Run")
         .with::<DatasetSettings>("Dataset")
         .with::<PrepareSettings>("Data")
         .with::<SftConfig>("Loss")
+        .with::<PeftSettings>("Adapters")
         .with::<TrainingConfig>("Training")
 });
 
@@ -107,10 +116,17 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let data: PrepareSettings = resolved.extract(&DATA)?;
     let method: SftConfig = resolved.extract(&METHOD)?;
     let config: TrainingConfig = resolved.extract(&TRAINING)?;
-    let (model_dir, output_dir) = check(&settings, &dataset, &config)?;
+    let peft: PeftSettings = resolved.extract(&PEFT)?;
+    for note in peft.notes(&resolved) {
+        eprintln!("note: {note}");
+    }
+    let (model_dir, output_dir) = check(&settings, &dataset, &peft, &config)?;
     settings.check_output_dir(&output_dir)?;
 
-    let source = ModelArg { model: Some(model_dir.clone()) }.open()?;
+    let base_model = model_dir.to_string_lossy().into_owned();
+    let other_base = settings.base_model_name_or_path.as_ref().map(PathBuf::from);
+    let source = ModelArg { model: Some(model_dir), base_model: other_base }.open()?;
+    peft.check(&source)?;
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
@@ -128,7 +144,9 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     }
     report::print(&prepared.report, rejected.as_deref());
 
-    let mut model = source.model(&device.device)?;
+    let model = source.model(&device.device)?;
+    let mut model = peft.apply(model, &source, &base_model, config.seed)?;
+    peft::report(&model);
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
@@ -205,9 +223,11 @@ fn remove_checkpoints(output_dir: &Path) -> anyhow::Result<()> {
 fn check(
     settings: &RunSettings,
     dataset: &DatasetSettings,
+    peft: &PeftSettings,
     config: &TrainingConfig,
 ) -> Result<(PathBuf, PathBuf), Fault> {
     let mut faults = config.faults();
+    faults.extend(peft.faults());
     if settings.model_name_or_path.is_none() {
         faults.push("--model is missing".into());
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use reheat_chat::{ChatTemplate, TemplateTokens};
 use reheat_hub::RepoType;
-use reheat_model::Qwen2;
+use reheat_model::{ModelError, Qwen2};
 use reheat_tokenizer::Tokenizer;
 
 use crate::{demo, fault::Fault, hub};
@@ -13,10 +13,14 @@ use crate::{demo, fault::Fault, hub};
 /// The model that a command looks at or talks with.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArg {
-    /// Model folder in Hugging Face format, or a name on the Hub such as Qwen/Qwen2.5-0.5B; without it, the bundled tiny
-    /// model.
+    /// Model folder in Hugging Face format, an adapter's folder, or a name on the Hub such as Qwen/Qwen2.5-0.5B; without
+    /// it, the bundled tiny model.
     #[arg(short, long, value_name = "DIR|NAME")]
     pub(crate) model: Option<PathBuf>,
+
+    /// Model that an adapter belongs to, where it is not the one that the adapter names.
+    #[arg(long, value_name = "DIR|NAME", requires = "model")]
+    pub(crate) base_model: Option<PathBuf>,
 }
 
 /// A model folder.
@@ -25,6 +29,8 @@ pub(crate) struct ModelSource {
     dir: PathBuf,
     /// What the model is called beside others.
     name: String,
+    /// Where `dir` is an adapter's, the model it belongs to.
+    base: Option<PathBuf>,
     /// Keeps the unpacked bundled model while it is in use.
     _unpacked: Option<tempfile::TempDir>,
 }
@@ -33,12 +39,38 @@ impl ModelArg {
     /// Finds the folder.
     pub(crate) fn open(&self) -> anyhow::Result<ModelSource> {
         match &self.model {
-            Some(path) => Ok(ModelSource { dir: folder(path)?, name: name_of(path), _unpacked: None }),
+            Some(path) => {
+                let dir = folder(path)?;
+                let base = self.base(&dir)?;
+                Ok(ModelSource { dir, name: name_of(path), base, _unpacked: None })
+            }
             None => {
                 tracing::info!("no --model given: the bundled tiny model");
                 let folder = demo::unpack_base()?;
-                Ok(ModelSource { dir: folder.path().to_owned(), name: "bundled".into(), _unpacked: Some(folder) })
+                let dir = folder.path().to_owned();
+                Ok(ModelSource { dir, name: "bundled".into(), base: None, _unpacked: Some(folder) })
             }
+        }
+    }
+
+    /// The model that the adapter in `dir` belongs to; `None` where `dir` is a whole model's.
+    fn base(&self, dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+        if !Qwen2::is_adapter(dir) {
+            return match &self.base_model {
+                Some(_) => Err(Fault::input(format!("`{}` is not an adapter", dir.display()))
+                    .hint("--base-model goes with a --model folder that holds adapter_config.json")
+                    .into()),
+                None => Ok(None),
+            };
+        }
+        match &self.base_model {
+            Some(base) => folder(base).map(Some),
+            None => match Qwen2::adapter_base(dir) {
+                Err(ModelError::NoAdapterBase { base, .. }) if base.to_str().is_some_and(hub::is_name) => {
+                    folder(&base).map(Some)
+                }
+                found => Ok(Some(found?)),
+            },
         }
     }
 }
@@ -78,17 +110,33 @@ impl ModelSource {
         self.name.clone()
     }
 
+    /// Whether the folder is an adapter's.
+    pub(crate) fn is_adapter(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// The folder of the whole model: the adapter's base, or the folder itself.
+    pub(crate) fn base_dir(&self) -> &Path {
+        self.base.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// Where tokenizer and template are: an adapter's folder may leave them to its base.
+    fn text_dir(&self) -> &Path {
+        if self.dir.join("tokenizer.json").is_file() { &self.dir } else { self.base_dir() }
+    }
+
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
-        Ok(Tokenizer::from_dir(&self.dir)?)
+        Ok(Tokenizer::from_dir(self.text_dir())?)
     }
 
     pub(crate) fn model(&self, device: &Device) -> anyhow::Result<Qwen2> {
-        Ok(Qwen2::load(&self.dir, device)?)
+        let model = Qwen2::load(self.base_dir(), device)?;
+        Ok(if self.is_adapter() { model.with_adapter(&self.dir)? } else { model })
     }
 
     /// The template of the folder, or `None`.
     pub(crate) fn template(&self, tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
-        Ok(ChatTemplate::from_dir(&self.dir, &template_tokens(tokenizer))?)
+        Ok(ChatTemplate::from_dir(self.text_dir(), &template_tokens(tokenizer))?)
     }
 
     /// The template to train with: that of the file, else the folder's, else ChatML where the tokenizer has its tokens.

@@ -67,6 +67,11 @@ impl Resolved {
             .map_err(|error| Fault::input("the settings contradict each other").because(error))
     }
 
+    /// What a person wrote, in a flag or a file.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Setting> {
+        self.settings.iter().filter(|setting| setting.origin != Origin::Default)
+    }
+
     /// Where the value of `key` comes from.
     #[cfg(test)]
     fn origin(&self, key: &str) -> Origin {

@@ -1,0 +1,126 @@
+//! Adapters, under the names of TRL's `ModelConfig`.
+
+use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::source::ModelSource;
+use crate::{fault::Fault, settings::Resolved};
+
+/// What is trained of the model.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PeftSettings {
+    /// Train low-rank adapters and leave the model itself as it is.
+    pub(crate) use_peft: bool,
+    /// Rank of the adapters.
+    lora_r: usize,
+    /// Adapters are scaled by lora_alpha / lora_r.
+    lora_alpha: f64,
+    /// Share of an adapter's input that is left out while training.
+    lora_dropout: f64,
+    /// Layers that get an adapter: names, all-linear, or one regular expression of whole paths. Default q_proj, v_proj.
+    lora_target_modules: Option<Vec<String>>,
+    /// Modules that are trained whole and saved beside the adapters, such as lm_head, embed_tokens.
+    lora_modules_to_save: Option<Vec<String>>,
+    /// Scale by lora_alpha / √lora_r.
+    use_rslora: bool,
+    /// Train the lengths of the weights' rows apart from their directions.
+    use_dora: bool,
+}
+
+impl Default for PeftSettings {
+    /// TRL 1.16's defaults.
+    fn default() -> Self {
+        Self {
+            use_peft: false,
+            lora_r: 16,
+            lora_alpha: 32.0,
+            lora_dropout: 0.05,
+            lora_target_modules: None,
+            lora_modules_to_save: None,
+            use_rslora: false,
+            use_dora: false,
+        }
+    }
+}
+
+impl PeftSettings {
+    fn config(&self) -> LoraConfig {
+        LoraConfig {
+            r: self.lora_r,
+            lora_alpha: self.lora_alpha,
+            lora_dropout: self.lora_dropout,
+            target_modules: self.lora_target_modules.as_deref().map(TargetModules::parse).unwrap_or_default(),
+            modules_to_save: self.lora_modules_to_save.clone().unwrap_or_default(),
+            use_rslora: self.use_rslora,
+            use_dora: self.use_dora,
+            ..LoraConfig::default()
+        }
+    }
+
+    /// Everything that is wrong with the values.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.config().faults()
+    }
+
+    /// What a person should know: settings of adapters without adapters.
+    pub(crate) fn notes(&self, resolved: &Resolved) -> Vec<String> {
+        if self.use_peft {
+            return Vec::new();
+        }
+        let is_ours = |key: &str| key.starts_with("lora_") || ["use_rslora", "use_dora"].contains(&key);
+        let given = resolved.given().filter(|setting| is_ours(&setting.key));
+        given.map(|setting| format!("{}: `{}` has no effect without use_peft", setting.origin, setting.key)).collect()
+    }
+
+    /// What can be known to be wrong before the model is loaded.
+    ///
+    /// # Errors
+    /// If the source is an adapter and adapters are not to be trained, or a name matches no module.
+    pub(crate) fn check(&self, source: &ModelSource) -> anyhow::Result<()> {
+        match (self.use_peft, source.is_adapter()) {
+            (false, false) | (true, true) => Ok(()),
+            (false, true) => {
+                let dir = source.dir().display();
+                let remedy = format!(
+                    "add --use-peft to go on training it, or make a model of it first: \
+                     reheat merge --model {dir} --output-dir DIR"
+                );
+                Err(Fault::input(format!("`{dir}` is an adapter, not a whole model")).hint(remedy).into())
+            }
+            (true, false) => Ok(self.config().check(&Qwen2Config::from_dir(source.dir())?)?),
+        }
+    }
+
+    /// The model with what is trained of it: fresh adapters, those of an adapter folder, or all of it.
+    ///
+    /// `base_model` is what a saved adapter will call its base: the folder or name as a person gave it.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn apply(
+        &self,
+        model: Qwen2,
+        source: &ModelSource,
+        base_model: &str,
+        seed: u64,
+    ) -> anyhow::Result<Qwen2> {
+        if let Some(config) = model.lora_config() {
+            eprintln!("going on with the adapter's own settings: rank {}, alpha {}", config.r, config.lora_alpha);
+        }
+        if !self.use_peft || source.is_adapter() {
+            return Ok(model);
+        }
+        Ok(model.with_lora(self.config(), base_model, seed)?)
+    }
+}
+
+/// How much of the model is trained, on stderr.
+pub(crate) fn report(model: &Qwen2) {
+    if model.lora_config().is_some() {
+        let (trained, all) = (model.num_trained_parameters(), model.without_adapters().config().num_parameters());
+        let share = 100.0 * trained as f64 / all as f64;
+        eprintln!("adapters: {trained} parameters are trained, {share:.2}% of the model's {all}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Adapters on the command line: trained, used, gone on with, merged, and what is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A folder with a tiny model, `base`, and rows, `rows.jsonl`.
+struct Bench {
+    folder: TempDir,
+}
+
+/// What a run left.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let bench = Self { folder };
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        copy(&fixtures.join("tied-grouped"), &bench.path("base"));
+        copy(&fixtures.join("adapters/all-linear"), &bench.path("adapter"));
+        fs::copy(fixtures.join("conversations.jsonl"), bench.path("rows.jsonl")).expect("the fixture is there");
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn reheat(&self, arguments: &str) -> Ended {
+        let output = Command::new(env!("CARGO_BIN_EXE_reheat"))
+            .args(arguments.split_whitespace())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    fn succeeds(&self, arguments: &str) -> Ended {
+        let ended = self.reheat(arguments);
+        assert_eq!(ended.code, Some(0), "{arguments}: {}", ended.stderr);
+        ended
+    }
+
+    /// The message of a run that must end with exit code 2.
+    fn refused(&self, arguments: &str) -> String {
+        let ended = self.reheat(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments}: {}", ended.stderr);
+        ended.stderr
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("the folder is writable");
+    for entry in fs::read_dir(from).expect("the fixture is there") {
+        let file = entry.expect("the fixture is there").path();
+        fs::copy(&file, to.join(file.file_name().expect("a file"))).expect("the folder is writable");
+    }
+}
+
+const SFT: &str = "sft --dataset rows.jsonl --max-steps 2 --learning-rate 1e-2";
+const GENERATE: &str = "generate --max-new-tokens 8 --json";
+
+#[test]
+fn an_adapter_is_trained_used_gone_on_with_and_merged() {
+    let bench = Bench::new();
+    let trained = bench.succeeds(&format!(
+        "{SFT} --model base --output-dir runs/lora --use-peft --lora-r 4 --lora_target_modules q_proj,down_proj"
+    ));
+    assert!(trained.stderr.contains("adapters: 1152 parameters are trained"), "{}", trained.stderr);
+    assert!(
+        bench.path("runs/lora/adapter_model.safetensors").is_file()
+            && !bench.path("runs/lora/model.safetensors").exists()
+    );
+
+    let adapted = bench.succeeds(&format!("{GENERATE} --model runs/lora Hello"));
+    bench.succeeds("merge --model runs/lora --output-dir merged");
+    let merged = bench.succeeds(&format!("{GENERATE} --model merged Hello"));
+    let ids = |text: &str| text.split("\"finish_reason\"").next().unwrap_or_default().to_owned();
+    assert_eq!(ids(&adapted.stdout), ids(&merged.stdout));
+
+    let resumed = bench.succeeds(&format!("{SFT} --model runs/lora --output-dir runs/more --use-peft"));
+    assert!(resumed.stderr.contains("the adapter's own settings: rank 4, alpha 32"), "{}", resumed.stderr);
+    bench.succeeds(&format!("{GENERATE} --model runs/more Hello"));
+}
+
+#[test]
+fn an_adapter_of_peft_takes_its_base_and_tokenizer_from_where_it_is_told() {
+    let bench = Bench::new();
+    let error = bench.refused(&format!("{GENERATE} --model adapter Hello"));
+    assert!(
+        error.contains("the adapter in `adapter` belongs to the model `tied-grouped`, which is not there"),
+        "{error}"
+    );
+    assert!(error.contains("hint: give the folder of the base model with --base-model"), "{error}");
+    bench.succeeds(&format!("{GENERATE} --model adapter --base-model base Hello"));
+    let error = bench.refused(&format!("{GENERATE} --model base --base-model base Hello"));
+    assert!(error.contains("`base` is not an adapter"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_rows_are_read() {
+    let bench = Bench::new();
+    let sft = format!("{SFT} --model base --output-dir out --use-peft");
+    for (arguments, message) in [
+        ("--lora-target-modules q_proj,c_attn", "no module is called `c_attn`\nhint: there are down_proj, gate_proj"),
+        ("--lora-target-modules lm_head", "`lm_head` cannot get an adapter"),
+        ("--lora-modules-to-save head", "lora_modules_to_save: no module is called `head`"),
+        ("--lora-r 0 --lora-alpha -1", "2 settings are wrong"),
+        ("--lora-alpha nan", "--lora-alpha: expected a number, found `nan`"),
+    ] {
+        let error = bench.refused(&format!("{sft} {arguments}"));
+        assert!(error.contains(message) && !error.contains("sequences"), "{arguments}: {error}");
+    }
+    let error = bench.refused(&format!("{SFT} --model adapter --base-model base --output-dir out"));
+    assert!(error.contains("`adapter` is an adapter, not a whole model"), "{error}");
+    let error = bench.refused("merge --model base --output-dir out");
+    assert!(error.contains("`base` is a whole model"), "{error}");
+    let error = bench.refused("merge --model adapter --base-model base --output-dir base");
+    assert!(error.contains("`base` holds what is to be merged"), "{error}");
+    assert!(!bench.path("out").exists());
+}
+
+#[test]
+fn settings_of_adapters_without_adapters_are_noted() {
+    let ended = Bench::new().succeeds(&format!("{SFT} --model base --output-dir out --lora-r 4"));
+    assert!(ended.stderr.contains("note: --lora-r: `lora_r` has no effect without use_peft"), "{}", ended.stderr);
+}

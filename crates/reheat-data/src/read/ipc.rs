@@ -1,8 +1,10 @@
 //! Arrow IPC, one record batch at a time.
 
+mod check; // what messages may not say
+
 use std::{
     fs::File,
-    io::BufReader,
+    io::{BufReader, Seek},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,7 +29,7 @@ type RecordBatch = RecordBatchT<Box<dyn Array>>;
 
 /// Rows of an IPC file with a footer.
 pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
-    let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
+    let mut file = checked(path, check::file)?;
     let metadata = guarded(path, || read_file_metadata(&mut file))?;
     let schema = metadata.schema.clone();
     let batches = FileReader::new(file, metadata, None, None);
@@ -36,7 +38,7 @@ pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataEr
 
 /// Rows of an IPC stream, such as the files that `datasets` saves.
 pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
-    let mut file = BufReader::new(File::open(path).map_err(DataError::read(path))?);
+    let mut file = checked(path, check::stream)?;
     let metadata = guarded(path, || read_stream_metadata(&mut file))?;
     let schema = metadata.schema.clone();
     let batches = StreamReader::new(file, metadata, None).map_while(|state| match state {
@@ -46,6 +48,17 @@ pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, Data
         Err(error) => Some(Err(error)),
     });
     Ok(Box::new(IpcRows::new(path, name, &schema, batches)?))
+}
+
+/// The file, from its beginning, if nothing in it would make the decoder allocate or recurse without bounds.
+fn checked(path: &Path, check: fn(&mut File) -> Result<(), check::Refused>) -> Result<BufReader<File>, DataError> {
+    let mut file = File::open(path).map_err(DataError::read(path))?;
+    check(&mut file).map_err(|refused| match refused {
+        check::Refused::Read(error) => DataError::read(path)(error),
+        check::Refused::Damaged(reason) => damaged(path, reason),
+    })?;
+    file.rewind().map_err(DataError::read(path))?;
+    Ok(BufReader::new(file))
 }
 
 struct IpcRows<I> {

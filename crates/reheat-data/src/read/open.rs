@@ -189,6 +189,10 @@ fn probe(path: &Path) -> Result<(FileKind, Reader), DataError> {
         [0xff, 0xff, 0xff, 0xff, ..] => Some(FileKind::ArrowStream),
         _ => None,
     };
+    if !compressed && start.len() < MIN_FRAME_BYTES && !start.is_empty() && is_named_compressed(path) {
+        let reason = "it ends inside of its first frame".to_owned();
+        return Err(DataError::Damaged { path: path.to_owned(), kind: "compressed data", reason });
+    }
     if let Some(kind) = binary {
         if compressed {
             let reason = "it is compressed as a whole; these formats compress inside".to_owned();
@@ -252,6 +256,11 @@ fn text_kind(path: &Path, start: &[u8]) -> Result<FileKind, DataError> {
         Some("txt" | "text" | "md") => return Ok(FileKind::Text),
         _ => None,
     };
+    let binary = match extension.as_deref() {
+        Some("parquet") => Some("Parquet"),
+        Some("arrow") => Some("Arrow"),
+        _ => None,
+    };
     let mut lines = start.trim_ascii_start().splitn(2, |&byte| byte == b'\n');
     let (first, second) = (lines.next().unwrap_or_default().trim_ascii(), lines.next().unwrap_or_default());
     let kind = match first.first() {
@@ -276,22 +285,29 @@ fn text_kind(path: &Path, start: &[u8]) -> Result<FileKind, DataError> {
         _ => match named {
             Some(FileKind::Json) => FileKind::Json,
             Some(kind) => kind,
-            None if start.is_empty() => FileKind::JsonLines,
+            None if start.is_empty() && binary.is_none() => FileKind::JsonLines,
             None => {
-                let found = if extension.as_deref() == Some("parquet") || extension.as_deref() == Some("arrow") {
-                    return Err(DataError::Damaged {
-                        path: path.to_owned(),
-                        kind: if extension.as_deref() == Some("parquet") { "Parquet" } else { "Arrow" },
-                        reason: format!("it begins with {}", beginning(start)),
-                    });
+                let found = if start.is_empty() {
+                    "it is empty".to_owned()
                 } else {
                     format!("it begins with {}", beginning(start))
                 };
-                return Err(DataError::UnknownFile { path: path.to_owned(), found });
+                return Err(match binary {
+                    Some(kind) => DataError::Damaged { path: path.to_owned(), kind, reason: found },
+                    None => DataError::UnknownFile { path: path.to_owned(), found },
+                });
             }
         },
     };
     Ok(kind)
+}
+
+/// No frame of gzip or Zstandard is shorter.
+const MIN_FRAME_BYTES: usize = 9;
+
+fn is_named_compressed(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|last| matches!(&*last.to_string_lossy().to_lowercase(), "gz" | "gzip" | "zst" | "zstd"))
 }
 
 fn beginning(start: &[u8]) -> String {

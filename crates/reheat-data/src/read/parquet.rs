@@ -81,7 +81,9 @@ impl ParquetRows {
         let walked = footer::check_bytes(&mut file, file_bytes).map_err(DataError::read(path))?;
         walked.map_err(|reason| damaged(path, reason))?;
         let (metadata, schema) = guarded(path, || {
-            let metadata = read_metadata(&mut file)?;
+            let mut metadata = read_metadata(&mut file)?;
+            // Among them is an Arrow schema, which the decoder would follow by recursion and without need.
+            metadata.key_value_metadata = None;
             let schema = infer_schema(&metadata)?;
             Ok((metadata, schema))
         })?;

@@ -3,6 +3,7 @@
 mod machine; // what the numbers were measured on
 mod measured; // a child process with its peak memory
 mod report; // numbers -> Markdown and JSON
+mod data; // preparing rows against TRL with `datasets`
 mod sft; // supervised fine-tuning against TRL
 
 use clap::Subcommand;
@@ -15,6 +16,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
+    /// Rows to labelled tokens: `reheat sft --dry-run` against TRL's SFTTrainer with `datasets`
+    Data(data::DataArgs),
     /// Supervised fine-tuning: `reheat sft` against TRL's SFTTrainer, on the same checkpoint and rows
     Sft(sft::SftArgs),
 }
@@ -22,6 +25,7 @@ enum What {
 /// Runs a benchmark.
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
+        What::Data(args) => data::run(args),
         What::Sft(args) => sft::run(args),
     }
 }

@@ -23,9 +23,9 @@ pub(crate) struct Summary {
     pub(crate) max: f64,
 }
 
-impl Contender {
-    pub(crate) fn summary(&self) -> Summary {
-        let mut sorted = self.tokens_per_second.clone();
+impl Summary {
+    pub(crate) fn of(values: &[f64]) -> Self {
+        let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
         let median = match sorted.len() {
@@ -34,7 +34,13 @@ impl Contender {
             _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
         };
         let bound = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
-        Summary { median, min: bound(sorted.first()), max: bound(sorted.last()) }
+        Self { median, min: bound(sorted.first()), max: bound(sorted.last()) }
+    }
+}
+
+impl Contender {
+    pub(crate) fn summary(&self) -> Summary {
+        Summary::of(&self.tokens_per_second)
     }
 }
 

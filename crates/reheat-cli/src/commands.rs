@@ -14,6 +14,8 @@ mod quickstart;
 mod login;
 mod download;
 mod push;
+mod bench;
+mod doctor;
 
 use clap::Subcommand;
 
@@ -34,6 +36,9 @@ pub(crate) enum Command {
     Logout(login::LogoutArgs),
     Whoami(login::WhoamiArgs),
     Merge(merge::MergeArgs),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs the command.
@@ -52,5 +57,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Logout(args) => login::logout(&args),
         Command::Whoami(args) => login::whoami(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Bench(command) => bench::run(command),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -18,7 +18,8 @@ use burn_autodiff::{
 };
 use burn_flex::FlexTensor;
 
-use crate::runs_fused;
+use crate::matrix::{Compute, Plan, Threads};
+use crate::{linear, runs_fused};
 
 /// One sequence: its rows among the queries and among the keys.
 ///
@@ -50,6 +51,8 @@ pub struct AttentionLayout {
     pub head_dim: usize,
     /// The sequences, in row order and covering every query.
     pub spans: Vec<Span>,
+    /// Type in which products are taken; the softmax is f32.
+    pub compute: Compute,
 }
 
 impl AttentionLayout {
@@ -64,7 +67,12 @@ impl AttentionLayout {
                 Span { queries: rows.clone(), keys: rows }
             })
             .collect();
-        Self { num_heads, num_key_value_heads, head_dim, spans }
+        Self { num_heads, num_key_value_heads, head_dim, spans, compute: Compute::F32 }
+    }
+
+    /// A task's products stay on its thread.
+    fn plan(&self) -> Plan {
+        Plan { threads: Threads::One, compute: self.compute }
     }
 
     fn scale(&self) -> f32 {
@@ -138,12 +146,13 @@ pub(crate) fn reference(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &Atten
         let queries = heads(q.clone(), &span.queries, num_heads);
         let keys = repeated(k.clone(), &span.keys);
         let values = repeated(v.clone(), &span.keys);
-        let scores = queries.matmul(keys.transpose()) * layout.scale(); // [heads, queries, keys]
+        let rounded = |factor| linear::rounded(factor, layout.compute);
+        let scores = rounded(queries).matmul(rounded(keys).transpose()) * layout.scale(); // [heads, queries, keys]
         let future: Tensor<2, Bool> =
             Tensor::tril_mask([span.queries.len(), span.keys.len()], span.prefix() as i64, &scores.device().inner());
         let scores = scores.mask_fill(future.unsqueeze::<3>(), f32::NEG_INFINITY);
-        activation::softmax(scores, 2)
-            .matmul(values)
+        rounded(activation::softmax(scores, 2))
+            .matmul(rounded(values))
             .swap_dims(0, 1)
             .reshape([span.queries.len(), num_heads * head_dim])
     });

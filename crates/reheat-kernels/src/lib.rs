@@ -38,6 +38,7 @@ mod row_store;
 mod embedding;
 mod optimizer;
 mod memory;
+mod doctor; // kernels against their definitions, on any device
 mod matrix; // products on slices
 mod vector; // row primitives, SIMD by run-time dispatch
 #[cfg(test)]
@@ -45,15 +46,16 @@ mod parity;
 
 pub use self::{
     attention::{AttentionLayout, Span, causal_attention},
+    doctor::{KernelCheck, check_kernels},
     dropout::Dropout,
     embedding::embedding_backward,
     linear::linear,
     logits::{LogitStats, kth_largest_bound, softmax_weights},
     logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
     lora::{LoraUpdate, lora},
-    matrix::Compute,
-    memory::{MappedFile, TensorBytes, keep_pages},
-    optimizer::{AdamWParameter, AdamWStep, adamw, squared_norm},
+    matrix::{Compute, bf16_instructions},
+    memory::{MappedFile, TensorBytes, keep_pages, peak_memory_bytes},
+    optimizer::{AdamWParameter, AdamWStep, adamw, add_gradients, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},
     row_store::{copy_rows, write_rows},

@@ -9,10 +9,12 @@ use burn_autodiff::{
     ops::{Backward, Ops, OpsKind},
 };
 use burn_flex::FlexTensor;
+use half::bf16;
 use rayon::prelude::*;
 
 use crate::matrix::{
-    Compute, Matrix, Plan, Threads, Write, dense, elements, numbers, product, product_of, rows_by_weight, tensor_of,
+    Compute, Matrix, Plan, Threads, Write, dense, elements, numbers, product, product_of, rounded_product,
+    rounded_tensor_of, rows_by_weight, tensor_of,
 };
 use crate::weight::int_tensor;
 use crate::{Int8Weight, Weight, runs_fused, vector};
@@ -20,8 +22,8 @@ use crate::{Int8Weight, Weight, runs_fused, vector};
 /// `x · weightᵀ + bias`.
 ///
 /// Sums are f32. One row or a few read the weight once, in the type in which it is stored; more go through a blocked
-/// product. The gradient of an f32 weight comes out as `[out, in]`, in the layout of the weight itself; bf16 and int8
-/// weights are frozen.
+/// product. The gradient of an f32 weight comes out as `[out, in]`, in the layout of the weight itself, and in the type
+/// `compute`; bf16 and int8 weights are frozen.
 ///
 /// # Shapes
 /// - `x`: `[tokens, in]`
@@ -73,7 +75,7 @@ pub(crate) fn reference(x: Tensor<2>, weight: Weight, bias: Option<Tensor<1>>, c
 }
 
 /// A factor in the type in which it meets another, as f32.
-pub(crate) fn rounded(factor: Tensor<2>, compute: Compute) -> Tensor<2> {
+pub(crate) fn rounded<const D: usize>(factor: Tensor<D>, compute: Compute) -> Tensor<D> {
     match compute {
         Compute::F32 => factor.cast(DType::F32),
         Compute::Bf16 => factor.cast(DType::BF16).cast(DType::F32),
@@ -165,11 +167,16 @@ fn grad_of_input(grad: &FlexTensor, weight: &FlexTensor, compute: Compute) -> Fl
     tensor_of(product_of(grad, weight, compute), [tokens, input])
 }
 
-/// `gradᵀ · x`, `[out, in]`.
+/// `gradᵀ · x`, `[out, in]`; in bf16 where the product is taken in it.
 fn grad_of_weight(grad: &FlexTensor, x: &FlexTensor, compute: Compute) -> FlexTensor {
     let (tokens, output) = (grad.layout().shape()[0], grad.layout().shape()[1]);
     let input = x.layout().shape()[1];
     let (grad, x) = (Matrix::dense(numbers(grad), tokens, output), Matrix::dense(numbers(x), tokens, input));
+    if compute == Compute::Bf16 && tokens > 0 {
+        let mut rounded = vec![bf16::ZERO; output * input];
+        rounded_product(&mut rounded, input, Write::Replace, grad.transposed(), x);
+        return rounded_tensor_of(rounded, [output, input]);
+    }
     tensor_of(product_of(grad.transposed(), x, compute), [output, input])
 }
 

@@ -13,6 +13,8 @@ use burn_flex::{FlexTensor, Layout};
 use half::bf16;
 use rayon::prelude::*;
 
+pub(crate) use self::pack::Element;
+
 /// From this many multiply-adds on, a product is worth the threads' start (a cube of side 192).
 const PARALLEL_FROM: usize = 192 * 192 * 192;
 /// Numbers that are widened to f32 at a time where a narrow factor meets an f32 one.
@@ -30,6 +32,11 @@ pub enum Compute {
     F32,
     /// Factors rounded to bf16, to nearest and ties to even. Twice as fast and more on CPUs with AVX512-BF16.
     Bf16,
+}
+
+/// Whether this CPU multiplies bf16 by instructions of its own, or widens it to f32.
+pub fn bf16_instructions() -> bool {
+    tile::TileKernel::detect() != tile::TileKernel::Portable
 }
 
 /// The numbers of a matrix.
@@ -185,6 +192,19 @@ pub(crate) fn product_of(lhs: Matrix, rhs: Matrix, compute: Compute) -> Vec<f32>
     out
 }
 
+/// `out = lhs · rhs` or `out += lhs · rhs` in bf16 with the result rounded to bf16, by all threads.
+pub(crate) fn rounded_product(out: &mut [bf16], out_stride: usize, write: Write, lhs: Matrix, rhs: Matrix) {
+    assert_eq!(lhs.cols, rhs.rows, "inner sizes of a matrix product differ");
+    let (m, n) = (lhs.rows, rhs.cols);
+    if m == 0 || n == 0 || lhs.cols == 0 {
+        assert!(out.is_empty() || lhs.cols > 0, "a product without terms is not rounded");
+        return;
+    }
+    assert!((m - 1) * out_stride + n <= out.len() && n <= out_stride, "product leaves its destination");
+    // SAFETY: `out` is exclusively borrowed and covers rows of `n` at `out_stride`, checked above.
+    unsafe { blocked::rounded_product(out.as_mut_ptr(), out_stride, write, lhs, rhs, Threads::All) }
+}
+
 /// `x · weightᵀ` for dense `x` `[tokens, input]` and `weight` `[output, input]`, by all threads.
 pub(crate) fn rows_by_weight(
     x: &[f32],
@@ -306,6 +326,11 @@ unsafe fn gemm_product(
 /// A dense tensor that takes over the numbers.
 pub(crate) fn tensor_of(data: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape.into()), DType::F32)
+}
+
+/// As [`tensor_of`], for numbers that were rounded.
+pub(crate) fn rounded_tensor_of(data: Vec<bf16>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(shape.into()), DType::BF16)
 }
 
 /// The numbers of a dense f32 tensor.

@@ -30,6 +30,14 @@ pub fn keep_pages() {
     }
 }
 
+/// Most memory that this process had resident so far, in bytes; `None` where the system does not tell.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// A file mapped for reading.
 #[derive(Debug)]
 pub struct MappedFile(memmap2::Mmap);

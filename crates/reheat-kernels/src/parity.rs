@@ -79,7 +79,9 @@ proptest! {
         let rounded = |factor: &Tensor<2>| linear::rounded(factor.clone(), Compute::Bf16);
         assert_close("output", y.inner(), linear::reference(x.clone(), weight.clone().into(), None, Compute::Bf16));
         assert_close("gradient of x", leaves[0].grad(&gradients).unwrap(), rounded(&grad).matmul(rounded(&weight)));
-        assert_close("gradient of the weight", leaves[1].grad(&gradients).unwrap(),
+        let ours = leaves[1].grad(&gradients).unwrap();
+        assert_eq!(ours.dtype(), DType::BF16);
+        assert_within(ROUNDED_TOLERANCE, "gradient of the weight", ours.cast(DType::F32),
             rounded(&grad).transpose().matmul(rounded(&x)));
     }
 
@@ -197,13 +199,37 @@ proptest! {
         };
         let settings = AdamWStep {
             learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, step, gradient_scale: 0.7,
+            rounding_seed: 0,
         };
-        let gradient = random([rows, width]);
+        let gradient = random([rows, width]).cast(if rows % 2 == 0 { DType::F32 } else { DType::BF16 });
         let ours = adamw(parameter.clone(), gradient.clone(), &settings);
         let oracle = optimizer::reference(parameter, gradient, &settings);
         assert_close("value", ours.value, oracle.value);
         assert_close("first moment", ours.first_moment, oracle.first_moment);
         assert_close("second moment", ours.second_moment, oracle.second_moment);
+    }
+}
+
+/// Softmax and its backward pass compute what is rounded next, so that both sides may round it apart.
+#[test]
+fn attention_in_bf16_equals_its_definition() {
+    let mut layout = AttentionLayout::packed(4, 2, 16, &[70, 33]);
+    layout.compute = Compute::Bf16;
+    let inputs = [random([103, 64]), random([103, 32]), random([103, 32])];
+    let run = |[q, k, v]: [Tensor<2>; 3]| causal_attention(q, k, v, &layout);
+    let oracle = attention::reference(inputs[0].clone(), inputs[1].clone(), inputs[2].clone(), &layout);
+    assert_within(ROUNDED_TOLERANCE, "output", run(inputs.clone()), oracle);
+    // Gradients are those of f32 but for the rounding of every factor.
+    let projection = random([103, 64]);
+    let gradients = |layout: &AttentionLayout| {
+        let leaves = inputs.clone().map(|input| input.autodiff().require_grad());
+        let [q, k, v] = leaves.clone();
+        let gradients = (causal_attention(q, k, v, layout) * projection.clone()).sum().backward();
+        leaves.map(|leaf| leaf.grad(&gradients).unwrap())
+    };
+    let exact = gradients(&AttentionLayout { compute: Compute::F32, ..layout.clone() });
+    for (ours, exact) in gradients(&layout).into_iter().zip(exact) {
+        assert_within(4.0 * ROUNDED_TOLERANCE, "gradient", ours, exact);
     }
 }
 
@@ -214,6 +240,59 @@ fn embedding_rows_of_one_id_are_summed() {
     gradient
         .into_data()
         .assert_eq(&burn::tensor::TensorData::from([[4.0, 5.0], [1.0, 1.0], [7.0, 9.0], [1.0, 1.0f32]]), true);
+}
+
+#[test]
+fn embedding_rows_are_added_to_a_rounded_gradient() {
+    let rows = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device());
+    let gradient = embedding_backward(Tensor::<2>::ones([4, 2], &device()).cast(DType::BF16), &[2, 0, 2], rows);
+    assert_eq!(
+        gradient.cast(DType::F32).into_data().try_to_vec::<f32>().unwrap(),
+        [4.0, 5.0, 1.0, 1.0, 7.0, 9.0, 1.0, 1.0]
+    );
+}
+
+/// 100,000 moments of 1 get a thousandth of 0 or 2 each: the mean moves by ±0.001, a quarter of a step of bf16 and less.
+#[test]
+fn moments_in_bf16_keep_their_mean() {
+    const COUNT: usize = 100_000;
+    // A step of bf16 below 1 is 2⁻⁸, above it 2⁻⁷: six standard deviations of the mean of that many draws.
+    const MEAN_TOLERANCE: f32 = 6.0 * 0.5 / 128.0 / 316.0;
+    for gradient in [0.0, std::f32::consts::SQRT_2] {
+        let ones = || Tensor::<1>::ones([COUNT], &device()).cast(DType::BF16);
+        let parameter =
+            AdamWParameter { value: Tensor::zeros([COUNT], &device()), first_moment: ones(), second_moment: ones() };
+        let settings = AdamWStep {
+            learning_rate: 0.0,
+            beta1: 0.999,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            step: 1,
+            gradient_scale: 1.0,
+            rounding_seed: 7,
+        };
+        let gradient = Tensor::<1>::full([COUNT], gradient, &device());
+        for stepped in [
+            adamw(parameter.clone(), gradient.clone(), &settings),
+            optimizer::reference(parameter, gradient.clone(), &settings),
+        ] {
+            let expected = 0.999 + 0.001 * gradient.clone().square().mean().into_scalar::<f32>();
+            let mean = stepped.second_moment.cast(DType::F32).mean().into_scalar::<f32>();
+            assert!((mean - expected).abs() < MEAN_TOLERANCE, "{mean}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_both_types_are_summed_in_f32() {
+    let values = |dtype| Tensor::<1>::from_data([1.0, 2.5], &device()).cast(dtype);
+    for (left, right) in
+        [(DType::F32, DType::F32), (DType::BF16, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16)]
+    {
+        let sum = add_gradients(values(left), values(right));
+        assert_eq!(sum.into_data().try_to_vec::<f32>().unwrap(), [2.0, 5.0]);
+    }
 }
 
 #[test]

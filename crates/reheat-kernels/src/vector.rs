@@ -2,10 +2,11 @@
 //!
 //! Sums keep 16 partial sums, so a result depends on the row alone and never on the number of threads.
 
+use half::bf16;
 use multiversion::multiversion;
 
 /// Partial sums per reduction: one AVX-512 register of f32.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// `e^x` in f32: Cephes `expf` (S. Moshier), reduction by ln 2 in two parts and a degree-5 polynomial.
 ///
@@ -34,8 +35,65 @@ fn exp(x: f32) -> f32 {
     if x > 88.7 { f32::INFINITY } else { value }
 }
 
+/// The nearest bf16, the even one of two; NaN stays NaN. `half` branches where this can be vectorised.
 #[inline(always)]
-fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+pub(crate) fn to_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let quiet = bits >> 16 | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+}
+
+/// The value of a bf16. `half` asks for a NaN first; the shift keeps it one.
+#[inline(always)]
+pub(crate) fn to_f32(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// Rounds a row.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn round(out: &mut [bf16], x: &[f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o = to_bf16(*x);
+    }
+}
+
+/// `out += x`, the sum taken in f32.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn add_rounded(out: &mut [bf16], x: &[f32]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o = to_bf16(to_f32(*o) + x);
+    }
+}
+
+/// `out += x` for narrower `x`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn add_widened(out: &mut [f32], x: &[bf16]) {
+    for (o, x) in out.iter_mut().zip(x) {
+        *o += to_f32(*x);
+    }
+}
+
+/// `Σ x²`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
+pub(crate) fn sum_of_squares(x: &[bf16]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            let x = to_f32(block[i]);
+            lanes[i] = x.mul_add(x, lanes[i]);
+        }
+    }
+    let mut sum = 0.0;
+    for x in rest {
+        sum += to_f32(*x) * to_f32(*x);
+    }
+    sum_lanes(lanes) + sum
+}
+
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     let mut lanes = lanes;
     let mut width = LANES / 2;
     while width > 0 {
@@ -311,5 +369,15 @@ mod tests {
         let a: Vec<f32> = (0..19).map(|i| i as f32).collect();
         assert_eq!(dot(&a, &a), 2109.0);
         assert_eq!(dot3(&a, &a, &[2.0; 19]), 4218.0);
+    }
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        let mut bits: Vec<u32> = (0..1 << 16).map(|i: u32| i.wrapping_mul(0x9e37_79b9)).collect();
+        bits.extend([0x7f80_0000, 0xff80_0000, 0x7fc0_0001, 0x7f80_0001, 0x7f7f_ffff, 0x3f80_8000, 0x3f81_8000, 1]);
+        for x in bits.into_iter().map(f32::from_bits) {
+            let (ours, theirs) = (to_bf16(x), bf16::from_f32(x));
+            assert!(ours == theirs || ours.is_nan() && theirs.is_nan(), "{x}: {ours} and {theirs}");
+        }
     }
 }

@@ -281,7 +281,7 @@ impl Qwen2 {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens).weight.val()
     }
 
-    /// Type in which the products of all dense layers, the head among them, are taken.
+    /// Type in which products are taken: of all dense layers, the head among them, and in attention without a cache.
     pub fn compute(&self) -> Compute {
         self.embed_tokens.compute
     }
@@ -307,7 +307,9 @@ impl Qwen2 {
     /// Attention among sequences of the given lengths laid end to end.
     pub fn packed_layout(&self, seq_lens: &[usize]) -> AttentionLayout {
         let config = &self.config;
-        AttentionLayout::packed(config.num_attention_heads, config.num_key_value_heads, config.head_dim, seq_lens)
+        let heads = (config.num_attention_heads, config.num_key_value_heads);
+        let layout = AttentionLayout::packed(heads.0, heads.1, config.head_dim, seq_lens);
+        AttentionLayout { compute: self.compute(), ..layout }
     }
 
     /// Normalised hidden states, ready for the head, of sequences laid end to end; each starts at position 0.

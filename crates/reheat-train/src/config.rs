@@ -1,6 +1,8 @@
 //! Settings of the loop, the same for every method, under the names of transformers' `TrainingArguments`.
 
+use burn::tensor::DType;
 use reheat_data::TrainSamplingStrategy;
+use reheat_kernels::Compute;
 use reheat_model::WeightDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,33 @@ pub enum SaveStrategy {
     Steps,
     /// At the end of each epoch.
     Epoch,
+}
+
+/// A type of numbers while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingDtype {
+    /// 32 bits.
+    #[default]
+    Float32,
+    /// 16 bits: the range of float32 with 8 bits of precision.
+    Bfloat16,
+}
+
+impl TrainingDtype {
+    pub(crate) fn compute(self) -> Compute {
+        match self {
+            Self::Float32 => Compute::F32,
+            Self::Bfloat16 => Compute::Bf16,
+        }
+    }
+
+    pub(crate) fn of_tensors(self) -> DType {
+        match self {
+            Self::Float32 => DType::F32,
+            Self::Bfloat16 => DType::BF16,
+        }
+    }
 }
 
 /// Settings of the loop.
@@ -66,7 +95,11 @@ pub struct TrainingConfig {
     pub save_total_limit: Option<usize>,
     /// Save the model without what a run needs to go on: smaller checkpoints that cannot be resumed.
     pub save_only_model: bool,
-    /// Type of the numbers in saved models; training itself is in float32.
+    /// Type in which the factors of matrix products meet; sums, norms, losses and weights are float32.
+    pub dtype: TrainingDtype,
+    /// Type in which the optimizer keeps its moments; bfloat16 takes half the memory and is rounded stochastically.
+    pub optim_dtype: TrainingDtype,
+    /// Type of the numbers in saved models; trained weights are float32 while training.
     #[schemars(with = "DtypeSchema")]
     pub save_dtype: WeightDtype,
 }
@@ -113,6 +146,8 @@ impl Default for TrainingConfig {
             save_strategy: SaveStrategy::Steps,
             save_steps: 500,
             save_total_limit: None,
+            dtype: TrainingDtype::Float32,
+            optim_dtype: TrainingDtype::Float32,
             save_only_model: false,
             save_dtype: WeightDtype::F32,
         }

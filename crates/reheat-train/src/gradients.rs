@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{self, Tensor};
-use reheat_kernels::squared_norm;
+use reheat_kernels::{add_gradients, squared_norm};
 use reheat_model::{ParameterPath, map_parameters};
 
 /// Gradients of one optimizer step, flattened to `[elements]`, by the parameter's name in checkpoints.
+///
+/// Those of matrices are bf16 where products are taken in bf16 and one micro-batch is all; sums of several are f32.
 #[derive(Debug, Default)]
 pub struct Gradients(BTreeMap<String, Tensor<1>>);
 
@@ -15,7 +17,7 @@ impl Gradients {
     /// Adds to what a parameter has gathered in earlier micro-batches.
     pub fn accumulate(&mut self, name: &str, gradient: Tensor<1>) {
         let sum = match self.0.remove(name) {
-            Some(sum) => sum + gradient,
+            Some(sum) => add_gradients(sum, gradient),
             None => gradient,
         };
         self.0.insert(name.into(), sum);

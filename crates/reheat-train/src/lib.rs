@@ -49,7 +49,7 @@ pub use self::{
     callback::{Callback, Control, NoCallback, TrainStart},
     changes::Change,
     checkpoint::Checkpoint,
-    config::{SaveStrategy, TrainingConfig},
+    config::{SaveStrategy, TrainingConfig, TrainingDtype},
     dpo::{
         Dpo, DpoBatch, DpoConfig, DpoLossType, DpoNotice, DpoWatch, FDivergence, FDivergenceType, PairLogprobs,
         PairLossSettings, PreferencePair, Reference, ReferenceLogprobs, pair_losses, precompute_reference,

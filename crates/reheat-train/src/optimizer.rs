@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 use reheat_kernels::{AdamWParameter, AdamWStep, adamw};
 use reheat_model::Qwen2;
 
-use crate::Gradients;
 use crate::gradients::update_parameters;
+use crate::{Gradients, TrainingDtype};
 
 /// Constants of AdamW, with the defaults of PyTorch and transformers' `TrainingArguments`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,11 +20,15 @@ pub struct AdamWConfig {
     pub epsilon: f64,
     /// Decoupled decay of matrices; norms and biases never decay.
     pub weight_decay: f64,
+    /// Type in which the moments are kept.
+    pub moments: TrainingDtype,
+    /// Decides how moments in bfloat16 are rounded.
+    pub seed: u64,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, moments: TrainingDtype::Float32, seed: 42 }
     }
 }
 
@@ -43,7 +47,7 @@ pub(crate) struct Moment {
 const FIRST: &str = "exp_avg";
 const SECOND: &str = "exp_avg_sq";
 
-/// AdamW with f32 moments, kept by parameter name.
+/// AdamW with its moments kept by parameter name.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -100,10 +104,10 @@ impl AdamW {
     /// Updates every parameter that has a gradient; `gradient_scale` is what clipping makes of the gradients.
     pub fn step(&mut self, model: Qwen2, gradients: Gradients, learning_rate: f64, gradient_scale: f64) -> Qwen2 {
         self.step += 1;
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay, moments, seed } = self.config;
         update_parameters(model, gradients, |name, value, gradient| {
             let (first_moment, second_moment) =
-                self.moments.remove(name).unwrap_or_else(|| (value.zeros_like(), value.zeros_like()));
+                self.moments.remove(name).unwrap_or_else(|| (zeros(&value, moments), zeros(&value, moments)));
             let settings = AdamWStep {
                 learning_rate,
                 beta1,
@@ -112,12 +116,23 @@ impl AdamW {
                 weight_decay: if decays(name) { weight_decay } else { 0.0 },
                 step: self.step,
                 gradient_scale,
+                rounding_seed: rounding_seed(seed, self.step, name),
             };
             let updated = adamw(AdamWParameter { value, first_moment, second_moment }, gradient, &settings);
             self.moments.insert(name.into(), (updated.first_moment, updated.second_moment));
             updated.value
         })
     }
+}
+
+fn zeros(like: &Tensor<1>, dtype: TrainingDtype) -> Tensor<1> {
+    Tensor::zeros(like.dims(), (&like.device(), dtype.of_tensors()))
+}
+
+/// Another one for each parameter and step, and the same after a resume: FNV-1a (Fowler, Noll and Vo).
+fn rounding_seed(seed: u64, step: u64, name: &str) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(step.to_le_bytes()).chain(name.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Weight decay leaves out biases and norms (transformers 5.23, `Trainer.get_decay_parameter_names`).

@@ -6,7 +6,7 @@
 //! per block).
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use reheat_data::Batch;
 use reheat_kernels::{
     AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
@@ -84,7 +84,7 @@ impl<'a> ModelPass<'a> {
         if self.trains_embedding() {
             let gy = gy.expect("the lowest block gives the gradient of its input where the embedding is trained");
             let embedding = model.embed_tokens.weight.val();
-            let gradient = gradient_of(gradients, EMBEDDING, &embedding);
+            let gradient = gradient_of(gradients, EMBEDDING, &embedding, model.compute());
             store(gradients, EMBEDDING, embedding_backward(gradient, &batch.input_ids, gy));
         }
         tokens
@@ -121,7 +121,8 @@ impl<'a> ModelPass<'a> {
         let hidden = norm.forward(x.clone());
         let head = self.model.head();
         // A frozen head has no gradient, which would be as large as itself.
-        let head_gradient = self.model.trains(head_name).then(|| gradient_of(gradients, head_name, &head));
+        let head_gradient =
+            self.model.trains(head_name).then(|| gradient_of(gradients, head_name, &head, self.model.compute()));
         let (tokens, head) =
             objective_vjp(hidden.clone().inner(), head, batch, head_gradient, objective, self.model.compute());
         if let Some(gradient) = head.head {
@@ -156,11 +157,17 @@ fn objective_vjp(
     }
 }
 
-/// The gradient gathered so far as `[vocabulary, hidden]`, or zeros.
-fn gradient_of(gradients: &mut Gradients, name: &str, like: &Tensor<2>) -> Tensor<2> {
+/// The gradient gathered so far as `[vocabulary, hidden]`, or zeros in the type in which products are taken.
+fn gradient_of(gradients: &mut Gradients, name: &str, like: &Tensor<2>, compute: Compute) -> Tensor<2> {
     match gradients.remove(name) {
         Some(gradient) => gradient.reshape(like.dims()),
-        None => like.zeros_like(),
+        None => {
+            let dtype = match compute {
+                Compute::F32 => DType::F32,
+                Compute::Bf16 => DType::BF16,
+            };
+            Tensor::zeros(like.dims(), (&like.device(), dtype))
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl<M: Method> Trainer<M> {
     ///
     /// # Errors
     /// If a setting is out of range (all faults in one error), or the rows do not suit the model.
-    pub fn new(model: Qwen2, method: M, config: TrainingConfig) -> Result<Self, TrainError> {
+    pub fn new(mut model: Qwen2, method: M, config: TrainingConfig) -> Result<Self, TrainError> {
         let faults = config.faults();
         if !faults.is_empty() {
             return Err(TrainError::Config(faults));
@@ -63,7 +63,10 @@ impl<M: Method> Trainer<M> {
             beta2: config.adam_beta2,
             epsilon: config.adam_epsilon,
             weight_decay: config.weight_decay,
+            moments: config.optim_dtype,
+            seed: config.seed,
         });
+        model.set_compute(config.dtype.compute());
         let order = (0, epoch_order(method.num_rows(), config.seed, 0, config.train_sampling_strategy));
         Ok(Self {
             model: Some(model),

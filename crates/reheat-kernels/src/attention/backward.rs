@@ -8,13 +8,11 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{AttentionLayout, Saved, Span};
-use crate::matrix::{Compute, Matrix, Plan, Threads, Write, numbers, product, tensor_of};
+use crate::matrix::{Matrix, Write, numbers, product, tensor_of};
 use crate::vector;
 
 /// Queries or keys per task.
 const BLOCK: usize = 64;
-/// A task's products stay on its thread.
-const PLAN: Plan = Plan { threads: Threads::One, compute: Compute::F32 };
 
 /// Read-only inputs of every task.
 struct Inputs<'a> {
@@ -107,8 +105,8 @@ fn query_block(inputs: &Inputs, span: &Span, first: usize, dq: &mut [f32], scrat
         let grad = Matrix::strided(&inputs.grad[query_start..], rows, head_dim, width);
         let keys = Matrix::strided(&inputs.k[key_start..], num_keys, head_dim, key_width);
         let values = Matrix::strided(&inputs.v[key_start..], num_keys, head_dim, key_width);
-        product(&mut scratch.weights, num_keys, Write::Replace, queries, keys.transposed(), PLAN);
-        product(&mut scratch.grads, num_keys, Write::Replace, grad, values.transposed(), PLAN);
+        product(&mut scratch.weights, num_keys, Write::Replace, queries, keys.transposed(), layout.plan());
+        product(&mut scratch.grads, num_keys, Write::Replace, grad, values.transposed(), layout.plan());
         let pairs = scratch.weights.chunks_exact_mut(num_keys).zip(scratch.grads.chunks_exact(num_keys));
         for (row, (weights, grads)) in pairs.enumerate() {
             let at = head * inputs.num_queries + first_row + row;
@@ -118,7 +116,7 @@ fn query_block(inputs: &Inputs, span: &Span, first: usize, dq: &mut [f32], scrat
             future.fill(0.0);
         }
         let d_scores = Matrix::dense(&scratch.weights, rows, num_keys);
-        product(&mut dq[head * head_dim..], width, Write::Replace, d_scores, keys, PLAN);
+        product(&mut dq[head * head_dim..], width, Write::Replace, d_scores, keys, layout.plan());
     }
 }
 
@@ -149,7 +147,7 @@ fn key_block(inputs: &Inputs, span: &Span, first: usize, dk: &mut [f32], dv: &mu
         let logsumexp = &inputs.logsumexp[at..at + num_queries];
         let delta = &inputs.delta[at..at + num_queries];
 
-        product(&mut scratch.weights, num_queries, Write::Replace, keys, queries.transposed(), PLAN);
+        product(&mut scratch.weights, num_queries, Write::Replace, keys, queries.transposed(), layout.plan());
         for (row, weights) in scratch.weights.chunks_exact_mut(num_queries).enumerate() {
             // Query `j` of the block sees key `first + row` from position `prefix + first_query + j` on.
             let blind = (first + row).saturating_sub(span.prefix() + first_query).min(num_queries);
@@ -158,14 +156,14 @@ fn key_block(inputs: &Inputs, span: &Span, first: usize, dk: &mut [f32], dv: &mu
             vector::exp_columns(seen, scale, &logsumexp[blind.len()..]);
         }
         let weights = Matrix::dense(&scratch.weights, rows, num_queries);
-        product(&mut dv[key_column..], key_width, Write::Add, weights, grad, PLAN);
+        product(&mut dv[key_column..], key_width, Write::Add, weights, grad, layout.plan());
 
-        product(&mut scratch.grads, num_queries, Write::Replace, values, grad.transposed(), PLAN);
+        product(&mut scratch.grads, num_queries, Write::Replace, values, grad.transposed(), layout.plan());
         let pairs = scratch.weights.chunks_exact_mut(num_queries).zip(scratch.grads.chunks_exact(num_queries));
         for (weights, grads) in pairs {
             vector::softmax_backward_columns(weights, grads, delta, scale);
         }
         let d_scores = Matrix::dense(&scratch.weights, rows, num_queries);
-        product(&mut dk[key_column..], key_width, Write::Add, d_scores, queries, PLAN);
+        product(&mut dk[key_column..], key_width, Write::Add, d_scores, queries, layout.plan());
     }
 }

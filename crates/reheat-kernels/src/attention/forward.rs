@@ -4,13 +4,11 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{AttentionLayout, Span};
-use crate::matrix::{Compute, Matrix, Plan, Threads, Write, numbers, product, tensor_of};
+use crate::matrix::{Matrix, Write, numbers, product, tensor_of};
 use crate::vector;
 
 /// Queries per task: the scores of one head, 64 × keys, stay in the level-2 cache up to 4,000 keys.
 const BLOCK: usize = 64;
-/// A task's products stay on its thread.
-const PLAN: Plan = Plan { threads: Threads::One, compute: Compute::F32 };
 
 pub(super) struct Forward {
     pub(super) output: FlexTensor,
@@ -64,7 +62,7 @@ fn attend(task: Task, q: &[f32], k: &[f32], v: &[f32], layout: &AttentionLayout,
         let queries = Matrix::strided(&q[first_row * width + head * head_dim..], rows, head_dim, width);
         let keys = Matrix::strided(&k[key_start..], num_keys, head_dim, key_width);
         let values = Matrix::strided(&v[key_start..], num_keys, head_dim, key_width);
-        product(scores, num_keys, Write::Replace, queries, keys.transposed(), PLAN);
+        product(scores, num_keys, Write::Replace, queries, keys.transposed(), layout.plan());
         for (row, scores) in scores.chunks_exact_mut(num_keys).enumerate() {
             let (seen, future) = scores.split_at_mut(num_keys - (rows - 1 - row));
             let shift = vector::max(seen) * scale;
@@ -74,6 +72,6 @@ fn attend(task: Task, q: &[f32], k: &[f32], v: &[f32], layout: &AttentionLayout,
             task.logsumexp[row * num_heads + head] = shift + sum.ln();
         }
         let weights = Matrix::dense(&*scores, rows, num_keys);
-        product(&mut task.output[head * head_dim..], width, Write::Replace, weights, values, PLAN);
+        product(&mut task.output[head * head_dim..], width, Write::Replace, weights, values, layout.plan());
     }
 }

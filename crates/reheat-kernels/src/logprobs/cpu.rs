@@ -1,13 +1,16 @@
 //! The CPU kernel: GEMM, one pass over each row of logits, GEMM.
 
 use burn::backend::Flex;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{LogprobGradients, ObjectiveGradient, Scored, TokenLogprobs};
 use crate::linear::Rows;
-use crate::matrix::{Compute, Elements, Matrix, Plan, Threads, Write, dense, elements, numbers, product, tensor_of};
+use crate::matrix::{
+    Compute, Elements, Matrix, Plan, Threads, Write, dense, elements, numbers, product, rounded_product, tensor_of,
+};
 use crate::{Weight, vector};
 
 /// Results of one row of logits.
@@ -51,8 +54,16 @@ pub(super) fn vjp(
         if let Some(d_head) = &mut d_head {
             let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
             let rows = Matrix::dense(&pass.rows, chunk.len(), pass.width);
-            let sum = d_head.storage_mut::<f32>();
-            product(sum, pass.width, Write::Add, d_logits.transposed(), rows, pass.plan);
+            match d_head.dtype() {
+                DType::BF16 => {
+                    let sum = d_head.storage_mut::<bf16>();
+                    rounded_product(sum, pass.width, Write::Add, d_logits.transposed(), rows);
+                }
+                _ => {
+                    let sum = d_head.storage_mut::<f32>();
+                    product(sum, pass.width, Write::Add, d_logits.transposed(), rows, pass.plan);
+                }
+            }
         }
         if let Head::Int8(head) = &pass.head {
             head.scale(&mut pass.logits);

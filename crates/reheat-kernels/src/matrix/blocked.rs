@@ -7,10 +7,12 @@
 
 use std::cell::RefCell;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::tile::{TILE_COLS, TILE_ROWS, Tile, TileKernel};
 use super::{Matrix, Threads, Write, pack};
+use crate::vector;
 
 /// Inner size of a block: a panel of it and the tile's other factor stream from the level-2 cache.
 const INNER: usize = 1024;
@@ -24,6 +26,10 @@ const SHARED: usize = 8 << 20;
 thread_local! {
     /// A task's packed part of the larger factor, kept between tasks.
     static OWN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// A task's sums where the result is rounded.
+    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Buffers of packed shared factors, kept between products: fresh ones would be zeroed first.
+    static SPARE: RefCell<Vec<Vec<u32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `out = lhs · rhs` or `out += lhs · rhs` with both factors rounded to bf16 and sums in f32.
@@ -42,68 +48,137 @@ pub(super) unsafe fn product(
     let kernel = TileKernel::detect();
     let rhs = rhs.transposed();
     let out = Output { data: out, stride: out_stride, rows: lhs.rows, cols: rhs.rows };
-    // SAFETY: the caller vouches for `out`, and each call gives every task rows or columns of its own.
+    let blocks = Blocks { shared: SHARED, threads, kernel };
+    // SAFETY: the caller vouches for `out`, and each task gets rows or columns of its own.
     unsafe {
         if lhs.rows <= rhs.rows {
-            by_blocks::<TILE_ROWS, TILE_COLS>(lhs, rhs, write, threads, kernel, |shared, own, first, add| {
-                out.write(shared, own, (0, first), add, kernel);
+            blocks.run::<TILE_ROWS, TILE_COLS>(lhs, rhs, |first, _, parts| {
+                parts(&mut |shared, own, later| {
+                    out.write(shared, own, (0, first), later || write == Write::Add, kernel);
+                });
             });
         } else {
-            by_blocks::<TILE_COLS, TILE_ROWS>(rhs, lhs, write, threads, kernel, |shared, own, first, add| {
-                out.write(own, shared, (first, 0), add, kernel);
+            blocks.run::<TILE_COLS, TILE_ROWS>(rhs, lhs, |first, _, parts| {
+                parts(&mut |shared, own, later| {
+                    out.write(own, shared, (first, 0), later || write == Write::Add, kernel);
+                });
             });
         }
     }
 }
 
-/// Calls `multiply(shared, own, first, add)` for every block of rows of `larger`, from row `first`, and every part of
-/// the inner dimension in order.
-fn by_blocks<const S: usize, const L: usize>(
-    smaller: Matrix,
-    larger: Matrix,
+/// As [`product`] with the result rounded to bf16, once; where `write` adds, the sum with the old value.
+///
+/// # Safety
+/// As [`product`].
+pub(super) unsafe fn rounded_product(
+    out: *mut bf16,
+    out_stride: usize,
     write: Write,
+    lhs: Matrix,
+    rhs: Matrix,
+    threads: Threads,
+) {
+    let kernel = TileKernel::detect();
+    let rhs = rhs.transposed();
+    let (rows, cols) = (lhs.rows, rhs.rows);
+    let out = Rounded { data: out, stride: out_stride };
+    // A sum must be whole before it is rounded: the inner dimension is not cut.
+    let blocks = Blocks { shared: usize::MAX, threads, kernel };
+    // SAFETY: the caller vouches for `out`, and each task gets rows or columns of its own.
+    unsafe {
+        if rows <= cols {
+            blocks.run::<TILE_ROWS, TILE_COLS>(lhs, rhs, |first, cols, parts| {
+                with_sums(rows, cols, |sums| {
+                    parts(&mut |shared, own, later| sums.write(shared, own, (0, 0), later, kernel));
+                    out.round(sums, (0, first), write);
+                });
+            });
+        } else {
+            blocks.run::<TILE_COLS, TILE_ROWS>(rhs, lhs, |first, rows, parts| {
+                with_sums(rows, cols, |sums| {
+                    parts(&mut |shared, own, later| sums.write(own, shared, (0, 0), later, kernel));
+                    out.round(sums, (first, 0), write);
+                });
+            });
+        }
+    }
+}
+
+/// Lends the thread's buffer as a dense result.
+fn with_sums(rows: usize, cols: usize, task: impl FnOnce(Output)) {
+    SUMS.with_borrow_mut(|sums| {
+        if sums.len() < rows * cols {
+            sums.resize(rows * cols, 0.0);
+        }
+        task(Output::new(&mut sums[..rows * cols], rows, cols));
+    });
+}
+
+/// Calls back for each part of the inner dimension in order: the shared factor's panels, the task's own, and whether
+/// an earlier part came before.
+type Parts<'a, const S: usize, const L: usize> = &'a mut dyn FnMut(&mut dyn FnMut(Panels<S>, Panels<L>, bool));
+
+/// How the work of a product is shared out.
+#[derive(Clone, Copy)]
+struct Blocks {
+    /// Numbers of the smaller factor that are packed at a time.
+    shared: usize,
     threads: Threads,
     kernel: TileKernel,
-    multiply: impl Fn(Panels<S>, Panels<L>, usize, bool) + Sync,
-) {
-    let (inner, size) = (smaller.cols, larger.rows);
-    let block = size.div_ceil(TASKS).next_multiple_of(L).min(OUTER.next_multiple_of(L));
-    // Whole parts, so that the order of a sum does not depend on the outer sizes.
-    let slab = (SHARED / smaller.rows).max(INNER) / INNER * INNER;
-    for slab_start in (0..inner).step_by(slab) {
-        let parts: Vec<_> = (slab_start..inner.min(slab_start + slab))
-            .step_by(INNER)
-            .map(|start| (start, INNER.min(inner - start)))
-            .collect();
-        let shared: Vec<Vec<u32>> = parts
-            .iter()
-            .map(|part| {
-                let mut packed = Vec::new();
-                pack_rows::<S>(&mut packed, smaller, (0, smaller.rows), *part, kernel, threads);
-                packed
-            })
-            .collect();
-        let task = |index: usize| {
-            let first = index * block;
-            let rows = (first, block.min(size - first));
-            OWN.with_borrow_mut(|own| {
-                for (part, shared) in parts.iter().zip(&shared) {
-                    pack_rows::<L>(own, larger, rows, *part, kernel, Threads::One);
-                    let add = write == Write::Add || part.0 > 0;
-                    let pairs = part.1.div_ceil(2);
-                    multiply(
-                        Panels::new(shared, pairs),
-                        Panels::new(&own[..rows.1.div_ceil(L) * L * pairs], pairs),
-                        first,
-                        add,
-                    );
-                }
-            });
+}
+
+impl Blocks {
+    /// Calls `task(first, count, parts)` for every block of rows of `larger`.
+    fn run<const S: usize, const L: usize>(
+        self,
+        smaller: Matrix,
+        larger: Matrix,
+        task: impl Fn(usize, usize, Parts<S, L>) + Sync,
+    ) {
+        let Self { threads, kernel, .. } = self;
+        let (inner, size) = (smaller.cols, larger.rows);
+        let tasks = match threads {
+            Threads::One => 1,
+            Threads::All => TASKS,
         };
-        let tasks = size.div_ceil(block);
-        match threads {
-            Threads::One => (0..tasks).for_each(task),
-            Threads::All => (0..tasks).into_par_iter().with_max_len(1).for_each(task),
+        let block = size.div_ceil(tasks).next_multiple_of(L).min(OUTER.next_multiple_of(L));
+        // Whole parts, so that the order of a sum does not depend on the outer sizes.
+        let slab = (self.shared / smaller.rows).max(INNER) / INNER * INNER;
+        for slab_start in (0..inner).step_by(slab) {
+            let parts: Vec<_> = (slab_start..inner.min(slab_start.saturating_add(slab)))
+                .step_by(INNER)
+                .map(|start| (start, INNER.min(inner - start)))
+                .collect();
+            let shared: Vec<Vec<u32>> = parts
+                .iter()
+                .map(|part| {
+                    let mut packed = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+                    pack_rows::<S>(&mut packed, smaller, (0, smaller.rows), *part, kernel, threads);
+                    packed
+                })
+                .collect();
+            let one = |index: usize| {
+                let first = index * block;
+                let count = block.min(size - first);
+                OWN.with_borrow_mut(|own| {
+                    task(first, count, &mut |multiply| {
+                        for (part, shared) in parts.iter().zip(&shared) {
+                            pack_rows::<L>(own, larger, (first, count), *part, kernel, Threads::One);
+                            let pairs = part.1.div_ceil(2);
+                            let shared = Panels::new(&shared[..smaller.rows.div_ceil(S) * S * pairs], pairs);
+                            let own = Panels::new(&own[..count.div_ceil(L) * L * pairs], pairs);
+                            multiply(shared, own, part.0 > 0);
+                        }
+                    });
+                });
+            };
+            let blocks = 0..size.div_ceil(block);
+            match threads {
+                Threads::One => blocks.for_each(one),
+                Threads::All => blocks.into_par_iter().with_max_len(1).for_each(one),
+            }
+            SPARE.with_borrow_mut(|spare| spare.extend(shared));
         }
     }
 }
@@ -213,6 +288,39 @@ impl Output {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A result in bf16, shared by tasks that write to different parts of it.
+#[derive(Clone, Copy)]
+struct Rounded {
+    data: *mut bf16,
+    stride: usize,
+}
+
+// SAFETY: tasks write to parts of their own, as `Blocks::run` shares them out.
+unsafe impl Send for Rounded {}
+// SAFETY: as above.
+unsafe impl Sync for Rounded {}
+
+impl Rounded {
+    /// Rounds sums into the result from (row, column) `first` on.
+    ///
+    /// # Safety
+    /// That part of the result is valid for reads and writes and the caller's alone; `sums` is still borrowed.
+    unsafe fn round(self, sums: Output, first: (usize, usize), write: Write) {
+        for row in 0..sums.rows {
+            // SAFETY: the caller vouches for both, row by row.
+            let (out, sums) = unsafe {
+                let out = self.data.add((first.0 + row) * self.stride + first.1);
+                let out = std::slice::from_raw_parts_mut(out, sums.cols);
+                (out, std::slice::from_raw_parts(sums.data.add(row * sums.stride), sums.cols))
+            };
+            match write {
+                Write::Replace => vector::round(out, sums),
+                Write::Add => vector::add_rounded(out, sums),
             }
         }
     }

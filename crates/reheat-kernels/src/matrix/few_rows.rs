@@ -10,6 +10,7 @@ use super::blocked::Output;
 use super::pack::Element;
 use super::tile::TileKernel;
 use super::{Compute, Elements};
+use crate::vector::{self, LANES, sum_lanes};
 
 /// Weight rows that one step reads side by side: that many independent sums hide the latency of an addition.
 const ROWS: usize = 4;
@@ -17,8 +18,6 @@ const ROWS: usize = 4;
 const TOKENS: usize = 4;
 /// Weight rows per task.
 const ROWS_PER_TASK: usize = 64;
-/// Partial sums of f32: one AVX-512 register.
-const LANES: usize = 16;
 
 /// `x · weightᵀ` for dense `x` `[tokens, input]` and `weight` `[output, input]`.
 pub(super) fn product(x: &[f32], weight: Elements, [tokens, input, output]: [usize; 3], compute: Compute) -> Vec<f32> {
@@ -44,7 +43,7 @@ fn products<E: Element>(out: Output, x: &[f32], weight: &[E], input: usize, comp
     let padded = input.next_multiple_of(2 * LANES);
     let mut rounded = vec![bf16::ZERO; x.len() / input * padded];
     for (rounded, x) in rounded.chunks_exact_mut(padded).zip(x.chunks_exact(input)) {
-        rounded.iter_mut().zip(x).for_each(|(rounded, x)| *rounded = bf16::from_f32(*x));
+        vector::round(rounded, x);
     }
     match TileKernel::detect() {
         #[cfg(target_arch = "x86_64")]
@@ -137,18 +136,6 @@ impl Dots for Rounded {
         let weight: Vec<bf16> = weight.iter().map(|w| w.to_bf16()).collect();
         self.0.dots::<bf16, W, T>(&weight, x)
     }
-}
-
-#[inline(always)]
-fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"), dispatcher = "direct")]

@@ -3,9 +3,10 @@
 use half::bf16;
 
 use super::{Elements, Matrix, tile::TileKernel};
+use crate::vector;
 
 /// A number that a factor may be stored in.
-pub(super) trait Element: Copy + Sync {
+pub(crate) trait Element: Copy + Sync {
     const ZERO: Self;
 
     /// Rounded to nearest, ties to even; NaN stays NaN.
@@ -24,8 +25,9 @@ pub(super) trait Element: Copy + Sync {
 impl Element for f32 {
     const ZERO: Self = 0.0;
 
+    #[inline(always)]
     fn to_bf16(self) -> bf16 {
-        bf16::from_f32(self)
+        vector::to_bf16(self)
     }
 
     #[inline(always)]
@@ -51,8 +53,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        // `half` asks for a NaN first; the shift keeps it one, and the compiler can vectorise it.
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        vector::to_f32(self)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -72,7 +73,7 @@ impl Element for i8 {
 
     fn to_bf16(self) -> bf16 {
         // Eight bits of significand hold every i8.
-        bf16::from_f32(f32::from(self))
+        vector::to_bf16(f32::from(self))
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ mod template;
 mod peft; // adapters
 mod sft;
 mod merge;
+mod plot;
 mod quickstart;
 mod login;
 mod download;
@@ -18,6 +19,8 @@ mod bench;
 mod doctor;
 
 use clap::Subcommand;
+
+pub(crate) use self::{chat::Chat, generate::stream_text};
 
 /// What `reheat` can do.
 #[derive(Debug, Subcommand)]
@@ -39,6 +42,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
+    Plot(plot::PlotArgs),
 }
 
 /// Runs the command.
@@ -59,5 +63,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Merge(args) => merge::run(&args),
         Command::Bench(command) => bench::run(command),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Plot(args) => plot::run(&args),
     }
 }

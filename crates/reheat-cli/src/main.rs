@@ -15,6 +15,9 @@ mod output; // stdout
 mod painted; // text with what is trained in colour
 mod plot; // curves and bars, in the terminal and as files
 mod progress;
+mod training; // what every training command does around the loop
+mod curves; // the curves of a run
+mod samples; // answers while a model trains
 mod text; // drawn tokens as text
 mod report; // what became of a dataset's rows
 

@@ -8,7 +8,7 @@ mod figure; // SVG and PNG files
 
 pub(crate) use self::{
     bars::{Bar, BarChart, BarPanel, save_bars},
-    curves::{Panel, save_svg},
+    curves::{Panel, save_panels},
     figure::Figure,
     terminal::{bar, curve},
 };

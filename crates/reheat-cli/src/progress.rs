@@ -2,13 +2,19 @@
 
 use std::{
     io::IsTerminal as _,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use reheat_train::{Callback, Control, LogRow, TrainError, TrainStart};
+use reheat_model::Qwen2;
+use reheat_train::{Advice, Callback, Control, EvalRow, Health, LogRow, TrainError, TrainStart, TrainingConfig};
 
-use crate::interrupt::Interrupt;
+use crate::{
+    curves::{self, Curves},
+    interrupt::Interrupt,
+    samples::Samples,
+};
 
 /// Longest silence of a plain log.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,9 +30,16 @@ pub(crate) struct TrainingProgress {
     started: Instant,
     /// Smoothed, so that the number can be read.
     tokens_per_second: Option<f64>,
-    /// Every step's loss, for the plots.
-    pub(crate) rows: Vec<LogRow>,
+    /// Every step's numbers.
+    pub(crate) curves: Curves,
+    /// Where the curves are drawn while training, and when they were last.
+    plots: Option<(PathBuf, Instant)>,
+    samples: Option<Samples>,
+    health: Health,
 }
+
+/// Shortest time between two drawings of the curves.
+const PLOT_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 enum Shown {
@@ -49,8 +62,56 @@ impl TrainingProgress {
             first_step: 0,
             started: Instant::now(),
             tokens_per_second: None,
-            rows: Vec::new(),
+            curves: Curves::default(),
+            plots: None,
+            samples: None,
+            health: Health::new(),
         }
+    }
+
+    /// Draws the curves into a folder from time to time.
+    pub(crate) fn with_plots(self, dir: PathBuf) -> Self {
+        Self { plots: Some((dir, Instant::now())), ..self }
+    }
+
+    /// Asks the model the same questions at each evaluation.
+    pub(crate) fn with_samples(self, samples: Samples) -> Self {
+        Self { samples: Some(samples), ..self }
+    }
+
+    /// Says what is unusual about the settings.
+    pub(crate) fn advise_before(&mut self, model: &Qwen2, config: &TrainingConfig, truncated: f64) {
+        let num_parameters = model.config().num_parameters() as u64;
+        let trains_all = model.lora_config().is_none();
+        let advice = self.health.before(num_parameters, trains_all, config.learning_rate, truncated);
+        self.advise(&advice);
+    }
+
+    fn advise(&self, advice: &[Advice]) {
+        for advice in advice {
+            self.say(&format!("advice: {advice}"));
+        }
+    }
+
+    /// A line above the bar.
+    fn say(&self, line: &str) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
+            Shown::Lines { .. } => eprintln!("{line}"),
+            Shown::Nothing => {}
+        }
+    }
+
+    /// Draws the curves if the last drawing is old. A plot that cannot be drawn is no reason to stop a run.
+    fn draw_when_due(&mut self) {
+        let Some((dir, drawn)) = &mut self.plots else { return };
+        if drawn.elapsed() < PLOT_INTERVAL {
+            return;
+        }
+        if let Err(error) = curves::draw_one(&self.curves, dir) {
+            tracing::warn!("cannot draw the plots: {error:#}");
+        }
+        *drawn = Instant::now();
     }
 
     /// Says nothing, only listens for Ctrl-C and keeps the rows.
@@ -69,7 +130,9 @@ impl TrainingProgress {
     fn line(&self, row: &LogRow) -> String {
         let speed = self.tokens_per_second.map(|speed| format!("  {} tok/s", thousands(speed))).unwrap_or_default();
         let width = self.total_steps.to_string().len();
-        format!("step {:>width$}/{}  epoch {:.2}  loss {:.4}{speed}", row.step, self.total_steps, row.epoch, row.loss)
+        let memory = resident_bytes().map(|bytes| format!("  {:.2} GB", bytes / 1e9)).unwrap_or_default();
+        let (step, total) = (row.step, self.total_steps);
+        format!("step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{speed}{memory}", row.epoch, row.loss)
     }
 
     fn remaining(&self, step: u64) -> Duration {
@@ -81,6 +144,11 @@ impl TrainingProgress {
 
 impl Callback for TrainingProgress {
     fn on_start(&mut self, start: &TrainStart) {
+        if let Some(samples) = &self.samples
+            && let Err(error) = samples.rewind(start.step)
+        {
+            tracing::warn!("cannot clear old samples: {error:#}");
+        }
         self.total_steps = start.total_steps;
         self.first_step = start.step;
         self.started = Instant::now();
@@ -119,13 +187,31 @@ impl Callback for TrainingProgress {
             }
             Shown::Nothing => {}
         }
-        self.rows.push(row.clone());
+        let advice = self.health.step(row);
+        self.advise(&advice);
+        self.curves.rows.push(row.clone());
+        self.draw_when_due();
         if self.interrupt.is_raised() { Control::Stop } else { Control::Continue }
     }
 
-    fn on_log(&mut self, _row: &LogRow) -> Result<(), TrainError> {
+    fn on_evaluate(&mut self, row: &EvalRow, model: &Qwen2) -> Result<(), TrainError> {
+        let perplexity = row.metric("perplexity").map(|value| format!("  perplexity {value:.3}")).unwrap_or_default();
+        self.say(&format!("step {}  eval_loss {:.4}{perplexity}", row.step, row.loss));
+        self.curves.evaluations.push(row.clone());
+        if let Some(samples) = &self.samples {
+            let lines = samples.take(row.step, model);
+            lines?.iter().for_each(|line| self.say(line));
+        }
         Ok(())
     }
+}
+
+/// Memory that this process holds now; known on Linux.
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024.0)
 }
 
 /// A bar for work that is counted in rows, `None` where stderr is no terminal.

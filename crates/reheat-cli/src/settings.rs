@@ -17,6 +17,6 @@ pub(crate) use self::{
     flags::{Flags, HasTable},
     plan::{Fact, Plan, write_yaml},
     prepare::PrepareSettings,
-    resolve::{Resolved, resolve},
+    resolve::{Origin, Resolved, resolve},
     table::Table,
 };

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{LogRow, TrainError};
+use reheat_model::Qwen2;
+
+use crate::{EvalRow, LogRow, TrainError};
 
 /// What is known before the first step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +49,14 @@ pub trait Callback {
     /// # Errors
     /// An error stops the run.
     fn on_log(&mut self, _row: &LogRow) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// After every evaluation, with the model that was measured.
+    ///
+    /// # Errors
+    /// An error stops the run.
+    fn on_evaluate(&mut self, _row: &EvalRow, _model: &Qwen2) -> Result<(), TrainError> {
         Ok(())
     }
 

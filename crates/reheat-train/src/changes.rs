@@ -5,9 +5,17 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 /// Settings that leave weights, moments and rows of metrics as they are.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "gradient_checkpointing",
+    "logging_strategy",
     "logging_steps",
+    "logging_first_step",
+    "eval_strategy",
+    "eval_steps",
+    "eval_on_start",
+    "per_device_eval_batch_size",
+    "greater_is_better",
+    "metric_for_best_model",
     "save_strategy",
     "save_steps",
     "save_total_limit",

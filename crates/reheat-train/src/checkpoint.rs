@@ -20,7 +20,7 @@ use crate::{TrainError, disk, exact, integrity};
 const STATE: &str = "training_state.json";
 /// Moments of the optimizer, by parameter and kind.
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// The trained parameters in f32, where the model's own files hold them rounded.
+/// The trained parameters in f32 by their names, where the model's own files hold them rounded or as an adapter.
 const MASTER: &str = "master.safetensors";
 /// Name of a checkpoint's directory, before the step.
 pub(crate) const PREFIX: &str = "checkpoint-";
@@ -81,14 +81,20 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing or damaged, or the directory was never a checkpoint to resume from.
     pub fn open(dir: &Path) -> Result<Self, TrainError> {
-        if let Some(reason) = integrity::damage(dir) {
-            return Err(TrainError::Damaged { dir: dir.into(), reason });
-        }
+        let checkpoint = Self::of_model(dir)?;
         if !dir.join(STATE).is_file() {
             let reason = "it holds a model only, saved with save_only_model".into();
             return Err(TrainError::Damaged { dir: dir.into(), reason });
         }
-        Ok(Self { dir: dir.into() })
+        Ok(checkpoint)
+    }
+
+    /// Opens a checkpoint of which only the model is needed.
+    pub(crate) fn of_model(dir: &Path) -> Result<Self, TrainError> {
+        match integrity::damage(dir) {
+            Some(reason) => Err(TrainError::Damaged { dir: dir.into(), reason }),
+            None => Ok(Self { dir: dir.into() }),
+        }
     }
 
     /// The newest intact checkpoint of a run, and what is wrong with those that are newer.

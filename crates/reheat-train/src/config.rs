@@ -9,6 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::LrSchedulerType;
 
+/// When something is done while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IntervalStrategy {
+    /// Never.
+    #[default]
+    No,
+    /// Every so many steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}
+
 /// When checkpoints are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -20,6 +33,8 @@ pub enum SaveStrategy {
     Steps,
     /// At the end of each epoch.
     Epoch,
+    /// After each evaluation that is better than all before.
+    Best,
 }
 
 /// A type of numbers while training.
@@ -85,8 +100,30 @@ pub struct TrainingConfig {
     pub train_sampling_strategy: TrainSamplingStrategy,
     /// Seed of everything random.
     pub seed: u64,
+    /// When rows are logged.
+    pub logging_strategy: IntervalStrategy,
     /// Steps between logged rows.
     pub logging_steps: u64,
+    /// Log the first step as well.
+    pub logging_first_step: bool,
+    /// When the evaluation rows are measured.
+    pub eval_strategy: IntervalStrategy,
+    /// Steps between evaluations; those between logged rows when absent.
+    pub eval_steps: Option<u64>,
+    /// Evaluate before the first step.
+    pub eval_on_start: bool,
+    /// Rows per forward pass of an evaluation. Changes memory and speed, never the numbers.
+    pub per_device_eval_batch_size: usize,
+    /// What makes an evaluation better, such as `loss` or `mean_token_accuracy`; `loss` when absent.
+    pub metric_for_best_model: Option<String>,
+    /// Whether more of it is better; when absent, so unless it is a loss or a perplexity.
+    pub greater_is_better: Option<bool>,
+    /// End with the weights of the best evaluation.
+    pub load_best_model_at_end: bool,
+    /// Stop after so many evaluations in a row that are not better than the best.
+    pub early_stopping_patience: Option<u64>,
+    /// By how much an evaluation has to be better to count as such for early stopping.
+    pub early_stopping_threshold: f64,
     /// When checkpoints are written.
     pub save_strategy: SaveStrategy,
     /// Steps between checkpoints.
@@ -142,7 +179,18 @@ impl Default for TrainingConfig {
             max_grad_norm: 1.0,
             train_sampling_strategy: TrainSamplingStrategy::Random,
             seed: 42,
+            logging_strategy: IntervalStrategy::Steps,
             logging_steps: 10,
+            logging_first_step: false,
+            eval_strategy: IntervalStrategy::No,
+            eval_steps: None,
+            eval_on_start: false,
+            per_device_eval_batch_size: 8,
+            metric_for_best_model: None,
+            greater_is_better: None,
+            load_best_model_at_end: false,
+            early_stopping_patience: None,
+            early_stopping_threshold: 0.0,
             save_strategy: SaveStrategy::Steps,
             save_steps: 500,
             save_total_limit: None,
@@ -173,6 +221,7 @@ impl TrainingConfig {
         for (key, value) in [
             ("per_device_train_batch_size", self.per_device_train_batch_size),
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
+            ("per_device_eval_batch_size", self.per_device_eval_batch_size),
         ] {
             require(value > 0, format!("{key} is 0, expected 1 or more"));
         }
@@ -187,8 +236,49 @@ impl TrainingConfig {
             self.save_strategy != SaveStrategy::Steps || self.save_steps > 0,
             "save_steps is 0, expected 1 or more".into(),
         );
+        require(self.eval_steps != Some(0), "eval_steps is 0, expected 1 or more".into());
+        require(self.early_stopping_patience != Some(0), "early_stopping_patience is 0, expected 1 or more".into());
+        let threshold = self.early_stopping_threshold;
+        require(at_least_0(threshold), format!("early_stopping_threshold is {threshold}, expected 0 or more"));
+        let evaluates = self.eval_strategy != IntervalStrategy::No;
+        for (key, set) in [
+            ("load_best_model_at_end", self.load_best_model_at_end),
+            ("early_stopping_patience", self.early_stopping_patience.is_some()),
+            ("save_strategy best", self.save_strategy == SaveStrategy::Best),
+        ] {
+            require(!set || evaluates, format!("{key} needs evaluations: set eval_strategy to steps or epoch"));
+        }
+        require(
+            !self.load_best_model_at_end || !evaluates || self.saves_every_evaluation(),
+            "load_best_model_at_end needs a checkpoint at every evaluation: give save_strategy and eval_strategy the same \
+             value and save_steps a divisor of eval_steps, or set save_strategy to best"
+                .into(),
+        );
         require(self.save_total_limit != Some(0), "save_total_limit is 0, expected 1 or more".into());
         faults
+    }
+
+    /// Steps between evaluations with `eval_strategy` `steps`.
+    pub fn resolved_eval_steps(&self) -> u64 {
+        self.eval_steps.unwrap_or(self.logging_steps)
+    }
+
+    /// Whether there is a checkpoint of every model that was evaluated.
+    fn saves_every_evaluation(&self) -> bool {
+        match (self.save_strategy, self.eval_strategy) {
+            (SaveStrategy::Best, _) | (SaveStrategy::Epoch, IntervalStrategy::Epoch) => true,
+            (SaveStrategy::Steps, IntervalStrategy::Steps) => {
+                self.resolved_eval_steps().is_multiple_of(self.save_steps.max(1))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an evaluation with `value` is better than one with `best`, by more than `threshold`.
+    pub(crate) fn is_better(&self, metric: &str, value: f64, best: f64, threshold: f64) -> bool {
+        let lower_is_better = metric.ends_with("loss") || metric.ends_with("perplexity");
+        let greater = self.greater_is_better.unwrap_or(!lower_is_better);
+        if greater { value > best + threshold } else { value < best - threshold }
     }
 
     /// Rows per optimizer step.
@@ -244,6 +334,33 @@ mod tests {
                 "logging_steps is 0, expected 1 or more",
             ]
         );
+    }
+
+    #[test]
+    fn the_best_model_must_have_been_saved() {
+        let faults = |config: TrainingConfig| config.faults();
+        let best = TrainingConfig {
+            eval_strategy: IntervalStrategy::Steps,
+            eval_steps: Some(100),
+            save_steps: 50,
+            load_best_model_at_end: true,
+            ..TrainingConfig::default()
+        };
+        assert!(faults(best.clone()).is_empty());
+        let fault = faults(TrainingConfig { save_steps: 30, ..best.clone() });
+        assert!(fault[0].starts_with("load_best_model_at_end needs a checkpoint at every evaluation"), "{fault:?}");
+        let fault = faults(TrainingConfig { eval_strategy: IntervalStrategy::No, ..best });
+        assert_eq!(fault, ["load_best_model_at_end needs evaluations: set eval_strategy to steps or epoch"]);
+    }
+
+    #[test]
+    fn less_loss_and_more_accuracy_are_better() {
+        let config = TrainingConfig::default();
+        assert!(config.is_better("loss", 1.0, 2.0, 0.0) && !config.is_better("loss", 2.0, 2.0, 0.0));
+        assert!(config.is_better("mean_token_accuracy", 0.5, 0.4, 0.0));
+        assert!(!config.is_better("mean_token_accuracy", 0.5, 0.4, 0.2));
+        let reversed = TrainingConfig { greater_is_better: Some(true), ..config };
+        assert!(reversed.is_better("loss", 2.0, 1.0, 0.0));
     }
 
     #[test]

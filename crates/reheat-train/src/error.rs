@@ -75,6 +75,17 @@ pub enum TrainError {
         /// What is wrong with those that are there.
         damaged: Vec<String>,
     },
+    /// `metric_for_best_model` names nothing that is measured.
+    #[error("metric_for_best_model is `{metric}`, but an evaluation measures {}", .known.join(", "))]
+    UnknownMetric {
+        /// The setting.
+        metric: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A callback could not go on.
+    #[error("{0}")]
+    Callback(String),
     /// A run cannot be continued with settings that decide which rows its steps have.
     #[error("the run to resume had other settings: {}", .0.join("; "))]
     Changed(Vec<String>),

@@ -35,6 +35,9 @@ mod schedule; // learning rate by step
 mod metrics; // what a logged row holds
 mod progress; // where a run is
 mod logger; // where logged rows go
+mod tensorboard; // event files
+mod health; // advice from the numbers of a run
+mod model_card; // README.md beside a model
 mod callback; // who is told what while training runs
 mod run_dir; // the output directory
 mod checkpoint; // what a run needs to go on
@@ -49,22 +52,25 @@ pub use self::{
     callback::{Callback, Control, NoCallback, TrainStart},
     changes::Change,
     checkpoint::Checkpoint,
-    config::{SaveStrategy, TrainingConfig, TrainingDtype},
+    config::{IntervalStrategy, SaveStrategy, TrainingConfig, TrainingDtype},
     dpo::{
         Dpo, DpoBatch, DpoConfig, DpoLossType, DpoNotice, DpoWatch, FDivergence, FDivergenceType, PairLogprobs,
         PairLossSettings, PreferencePair, Reference, ReferenceLogprobs, pair_losses, precompute_reference,
     },
     error::TrainError,
     gradients::Gradients,
+    health::{Advice, Health},
     integrity::hash_of,
     logger::{JsonLines, Logger},
     method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
-    metrics::{LogRow, TrainSummary},
+    metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
+    model_card::ModelCard,
     optimizer::{AdamW, AdamWConfig},
     pass::{Checkpointing, ModelPass},
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerType},
     sft::{LossType, Sft, SftConfig},
+    tensorboard::TensorBoard,
     trainer::Trainer,
     trainer_state::TrainerState,
 };

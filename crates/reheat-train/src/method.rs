@@ -58,6 +58,11 @@ pub trait Method {
     /// Derivative of the step's loss with respect to the log-probabilities of a micro-batch.
     fn objective<'a>(&'a self, batch: &'a Self::Batch, num_items_in_batch: u64) -> Objective<'a>;
 
+    /// The perplexity that belongs to a loss, where the loss is a mean negative log-likelihood.
+    fn perplexity(&self, _loss: f64) -> Option<f64> {
+        None
+    }
+
     /// The micro-batch's part of the step's loss, and metrics.
     ///
     /// Also called in evaluation, with `num_items_in_batch` 1: then the loss is a sum.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LogRow, Measures};
+use crate::{EvalRow, LogEntry, LogRow, Measures};
 
 /// Counters of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -19,8 +19,34 @@ pub(crate) struct Progress {
     pub(crate) loss: f64,
     /// Since the last logged row.
     pub(crate) window: Window,
-    /// Every row so far.
+    /// Every row of training so far.
     pub(crate) log_history: Vec<LogRow>,
+    /// Every evaluation so far.
+    pub(crate) evaluations: Vec<EvalRow>,
+    /// The best of them.
+    pub(crate) best: Option<Best>,
+    /// Evaluations in a row that were not better than the best.
+    pub(crate) stale_evaluations: u64,
+}
+
+/// An evaluation that is better than all before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Best {
+    pub(crate) step: u64,
+    /// Value of `metric_for_best_model`.
+    pub(crate) value: f64,
+}
+
+impl Progress {
+    /// Rows and evaluations in the order in which they were logged.
+    pub(crate) fn entries(&self) -> Vec<LogEntry> {
+        let rows = self.log_history.iter().cloned().map(LogEntry::Train);
+        let mut entries: Vec<LogEntry> =
+            rows.chain(self.evaluations.iter().cloned().map(LogEntry::Evaluation)).collect();
+        // A step is logged before it is evaluated, and the sort keeps that order.
+        entries.sort_by_key(LogEntry::step);
+        entries
+    }
 }
 
 /// Steps that the next row sums up.

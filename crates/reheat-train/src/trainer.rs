@@ -1,6 +1,7 @@
 //! The loop: draw a step's rows, forward and backward per micro-batch, clip, update, log, save.
 
-mod saving; // checkpoints of it, and going on from them
+mod evaluation; // rows that are not trained on
+mod saving; // checkpoints, and going on from them
 
 use std::time::Instant;
 
@@ -9,8 +10,9 @@ use reheat_model::Qwen2;
 
 use crate::progress::{Progress, Window};
 use crate::{
-    AdamW, AdamWConfig, Callback, Checkpointing, Control, Gradients, LogRow, Logger, LrSchedule, Measures, Method,
-    ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart, TrainSummary, TrainingConfig,
+    AdamW, AdamWConfig, Callback, Checkpointing, Control, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow,
+    Logger, LrSchedule, Measures, Method, ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart,
+    TrainSummary, TrainingConfig,
 };
 
 /// Training of one model with one method.
@@ -19,6 +21,8 @@ pub struct Trainer<M> {
     /// Absent only inside a step, while the optimizer owns it.
     model: Option<Qwen2>,
     method: M,
+    /// The method on the rows to evaluate with.
+    evaluation: Option<M>,
     config: TrainingConfig,
     schedule: LrSchedule,
     optimizer: AdamW,
@@ -71,6 +75,7 @@ impl<M: Method> Trainer<M> {
         Ok(Self {
             model: Some(model),
             method,
+            evaluation: None,
             config,
             schedule,
             optimizer,
@@ -79,6 +84,16 @@ impl<M: Method> Trainer<M> {
             progress: Progress::default(),
             order,
         })
+    }
+
+    /// Evaluates with these rows, as `eval_strategy` says.
+    ///
+    /// # Errors
+    /// If the rows do not suit the model.
+    pub fn with_evaluation(mut self, method: M) -> Result<Self, TrainError> {
+        method.check(self.model().config())?;
+        self.evaluation = Some(method);
+        Ok(self)
     }
 
     /// Writes checkpoints and the final model into a directory.
@@ -108,7 +123,12 @@ impl<M: Method> Trainer<M> {
         self.model.expect("the model is absent only inside a step")
     }
 
-    /// Every row logged so far.
+    /// Every evaluation so far.
+    pub fn evaluations(&self) -> &[EvalRow] {
+        &self.progress.evaluations
+    }
+
+    /// Every row of training logged so far.
     pub fn log_history(&self) -> &[LogRow] {
         &self.progress.log_history
     }
@@ -123,16 +143,19 @@ impl<M: Method> Trainer<M> {
         let (first_step, first_rows) = (self.progress.step, self.progress.num_rows);
         let total_steps = self.schedule.total_steps;
         if let Some(run_dir) = &self.run_dir {
-            run_dir.tidy(self.config.save_total_limit, None)?;
+            run_dir.tidy(self.config.save_total_limit, self.kept())?;
         }
         for logger in &mut self.loggers {
-            logger.start(&self.progress.log_history)?;
+            logger.start(&self.progress.entries())?;
         }
         callback.on_start(&TrainStart::new(total_steps, first_step, self.method.num_rows()));
 
         let mut logged = Instant::now();
         let mut interrupted = false;
-        while self.progress.step < total_steps && !interrupted {
+        if self.config.eval_on_start && self.progress.step == 0 {
+            self.log_evaluation(callback)?;
+        }
+        while self.progress.step < total_steps && !interrupted && !self.stops_early() {
             let step_started = Instant::now();
             let indices = self.draw();
             let outcome = self.step(&indices)?;
@@ -141,15 +164,16 @@ impl<M: Method> Trainer<M> {
             interrupted = callback.on_step(&self.row(&outcome, &window, step_started)) == Control::Stop;
 
             // A stopped run logs its unfinished window when it is taken up again, at the step where it ends.
-            let step = self.progress.step;
-            if step == total_steps || step.is_multiple_of(self.config.logging_steps) {
+            if self.logs_now() {
                 self.log(&outcome, logged, callback)?;
                 logged = Instant::now();
             }
-            if interrupted || self.saves_now() {
+            let is_best = self.evaluate_when_due(callback)?;
+            if interrupted || self.saves_now(is_best) {
                 self.save_checkpoint(callback)?;
             }
         }
+        let best_step = if interrupted { None } else { self.load_best()? };
         if !interrupted && let Some(run_dir) = &self.run_dir {
             run_dir.save_final(|dir| self.write_model(dir))?;
         }
@@ -162,6 +186,8 @@ impl<M: Method> Trainer<M> {
             train_samples_per_second: (progress.num_rows - first_rows) as f64 / train_runtime,
             train_steps_per_second: (progress.step - first_step) as f64 / train_runtime,
             num_tokens: progress.num_tokens,
+            best_step,
+            stopped_early: self.stops_early(),
             interrupted,
         })
     }
@@ -236,8 +262,9 @@ impl<M: Method> Trainer<M> {
     fn log(&mut self, outcome: &StepOutcome, since: Instant, callback: &mut dyn Callback) -> Result<(), TrainError> {
         let window = std::mem::take(&mut self.progress.window);
         let row = self.row(outcome, &window, since);
+        let entry = LogEntry::Train(row.clone());
         for logger in &mut self.loggers {
-            logger.log(&row)?;
+            logger.log(&entry)?;
         }
         callback.on_log(&row)?;
         self.progress.log_history.push(row);
@@ -250,13 +277,26 @@ impl<M: Method> Trainer<M> {
         self.progress.micro_steps as f64 / micro_steps_per_epoch as f64
     }
 
-    fn saves_now(&self) -> bool {
+    fn ends_epoch(&self) -> bool {
+        self.progress.step.is_multiple_of(self.config.steps_per_epoch(self.method.num_rows()))
+    }
+
+    fn logs_now(&self) -> bool {
+        let step = self.progress.step;
+        let due = match self.config.logging_strategy {
+            IntervalStrategy::No => return false,
+            IntervalStrategy::Steps => step.is_multiple_of(self.config.logging_steps),
+            IntervalStrategy::Epoch => self.ends_epoch(),
+        };
+        due || step == self.schedule.total_steps || (step == 1 && self.config.logging_first_step)
+    }
+
+    fn saves_now(&self, is_best: bool) -> bool {
         match self.config.save_strategy {
             SaveStrategy::No => false,
             SaveStrategy::Steps => self.progress.step.is_multiple_of(self.config.save_steps),
-            SaveStrategy::Epoch => {
-                self.progress.step.is_multiple_of(self.config.steps_per_epoch(self.method.num_rows()))
-            }
+            SaveStrategy::Epoch => self.ends_epoch(),
+            SaveStrategy::Best => is_best,
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::LogRow;
+use crate::LogEntry;
 
 /// The keys of transformers 5.23's `TrainerState`, in its order.
 ///
@@ -30,7 +30,7 @@ pub struct TrainerState {
     /// Always so: there is one process.
     pub is_world_process_zero: bool,
     /// Every row so far.
-    pub log_history: Vec<LogRow>,
+    pub log_history: Vec<LogEntry>,
     /// Steps between rows.
     pub logging_steps: u64,
     /// Optimizer steps of the whole run.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use reheat_data::Sequence;
-use reheat_model::{Qwen2, Qwen2Config, WeightDtype, for_each_parameter};
+use reheat_model::{LoraConfig, Qwen2, Qwen2Config, WeightDtype, for_each_parameter};
 use reheat_train::{
     Callback, Checkpoint, Control, JsonLines, LogRow, NoCallback, RunDir, SaveStrategy, Sft, SftConfig, TrainError,
     Trainer, TrainingConfig,
@@ -113,6 +113,31 @@ fn resumed_is_uninterrupted() {
 #[test]
 fn resumed_is_uninterrupted_where_models_are_saved_in_bfloat16() {
     check_at_every_step(WeightDtype::Bf16);
+}
+
+/// Adapters are saved under PEFT's names, and dropout follows from the seed and the step.
+#[test]
+fn resumed_adapters_are_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = |dir: &Path, adapter_seed| {
+        let mut lora = LoraConfig::default();
+        lora.lora_dropout = 0.2;
+        let model = model(5).with_lora(lora, "base", adapter_seed).unwrap();
+        Trainer::new(model, Sft::new(rows(), SftConfig::default()), config())
+            .unwrap()
+            .with_run_dir(RunDir::create(dir, Vec::new()).unwrap())
+            .with_logger(JsonLines::new(dir.join("metrics.jsonl")))
+    };
+    let (whole_dir, dir) = (folder.path().join("whole"), folder.path().join("stopped"));
+    trainer(&whole_dir, 1).train(&mut NoCallback).unwrap();
+    trainer(&dir, 1).train(&mut StopAfter(5)).unwrap();
+    let mut resumed = trainer(&dir, 2);
+    resumed.resume(&Checkpoint::newest(&dir).unwrap().0).unwrap();
+    resumed.train(&mut NoCallback).unwrap();
+    assert_eq!(metrics(&dir), metrics(&whole_dir));
+    let (ours, expected) = (files(&dir.join("checkpoint-9")), files(&whole_dir.join("checkpoint-9")));
+    assert!(expected.contains_key("adapter_model.safetensors") && expected.contains_key("master.safetensors"));
+    assert_eq!(ours, expected);
 }
 
 /// Rows that were logged after the checkpoint, before the run was killed, are not there twice.

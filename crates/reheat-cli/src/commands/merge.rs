@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use reheat_model::{SaveOptions, WeightDtype};
 use serde_json::{Value, json};
 
-use super::{sft::Companions, source::ModelArg};
+use super::source::ModelArg;
 use crate::{
     fault::Fault,
     output::{self, Format},
+    training::Companions,
 };
 
 /// Make one model of a base model and the adapter that was trained on it.

@@ -13,18 +13,16 @@ use reheat_tokenizer::Tokenizer;
 use reheat_train::{JsonLines, RunDir, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig};
 use serde_json::json;
 
-use super::{
-    chat::Chat,
-    sft::{Companions, loss_series, save_plots},
-    source::template_tokens,
-};
+use super::{chat::Chat, source::template_tokens};
 use crate::{
+    curves,
     demo::{self, HeldOut},
     fault::Fault,
     interrupt::Interrupt,
     output::{self, Format},
     plot,
     progress::TrainingProgress,
+    training::Companions,
 };
 
 /// Train the bundled tiny model and see the difference, offline.
@@ -91,7 +89,7 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<()> {
         &mut shown,
     )?;
     eprintln!("loss by step");
-    eprintln!("{}", plot::curve(&loss_series(&shown.rows), "step", output::stderr_width()));
+    eprintln!("{}", plot::curve(&shown.curves.training("loss"), "step", output::stderr_width()));
 
     heading("3. The same questions, about animals that no conversation mentions:");
     let after = exam(tuned, &tokenizer, &template, &questions)?;
@@ -159,7 +157,7 @@ fn train(
     if summary?.interrupted {
         return Err(Fault::interrupted("the quickstart ends here").into());
     }
-    save_plots(&shown.rows, &args.output_dir.join("plots"))?;
+    curves::draw_one(&shown.curves, &args.output_dir.join("plots"))?;
     Ok(trainer.into_model())
 }
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use reheat_chat::ChatTemplate;
-use reheat_data::{Dataset, Prepared, prepare_sft};
+use reheat_data::{Dataset, Prepared, Report, prepare_sft};
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{Checkpoint, JsonLines, LogRow, RunDir, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
+use reheat_train::{ModelCard, Sft, SftConfig, Trainer, TrainingConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,12 +18,10 @@ use super::{
 use crate::{
     device::{ChosenDevice, DeviceChoice},
     fault::Fault,
-    interrupt::Interrupt,
     output::{self, Format},
-    plot::{self, Panel, Series},
-    progress::{self, TrainingProgress},
-    report,
-    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, PrepareSettings, Resolved, Table, resolve, write_yaml},
+    progress, report,
+    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, PrepareSettings, Table, resolve},
+    training::{Companions, OutputSettings, Run, evaluation_faults},
 };
 
 /// Fine-tune a model on conversations, prompts with completions, or plain text.
@@ -64,18 +62,11 @@ struct RunSettings {
     /// Folder of the model that an adapter given as --model belongs to, where it is not the one that the adapter names.
     #[schemars(extend("x-flag" = "base-model"))]
     base_model_name_or_path: Option<String>,
-    /// Folder for the model, checkpoints, metrics and plots.
-    output_dir: Option<String>,
     /// File with a chat template to use instead of the model's.
     #[schemars(extend("x-flag" = "chat-template"))]
     chat_template_path: Option<String>,
     /// Token that ends a turn; told from the template when absent.
     eos_token: Option<String>,
-    /// Go on with an earlier run: a checkpoint's folder, or `true` for the newest intact one of the output folder.
-    #[schemars(extend("x-bare" = "true"))]
-    resume_from_checkpoint: Option<String>,
-    /// Remove the checkpoints that an earlier run left in the output folder.
-    overwrite_output_dir: bool,
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     device: DeviceChoice,
 }
@@ -86,6 +77,8 @@ pub(crate) struct SftSettings;
 
 static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
 static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
+static EVALUATION: LazyLock<Table> = LazyLock::new(|| Table::default().with::<EvaluationSettings>("Evaluation"));
+static OUTPUT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<OutputSettings>("Output"));
 static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PrepareSettings>("Data"));
 static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<SftConfig>("Loss"));
 static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
@@ -95,9 +88,11 @@ static ALL: LazyLock<Table> = LazyLock::new(|| {
         .with::<RunSettings>("Run")
         .with::<DatasetSettings>("Dataset")
         .with::<PrepareSettings>("Data")
+        .with::<EvaluationSettings>("Evaluation")
         .with::<SftConfig>("Loss")
         .with::<PeftSettings>("Adapters")
         .with::<TrainingConfig>("Training")
+        .with::<OutputSettings>("Output")
 });
 
 impl HasTable for SftSettings {
@@ -114,14 +109,18 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let settings: RunSettings = resolved.extract(&RUN)?;
     let dataset: DatasetSettings = resolved.extract(&DATASET)?;
     let data: PrepareSettings = resolved.extract(&DATA)?;
+    let evaluation: EvaluationSettings = resolved.extract(&EVALUATION)?;
+    let output: OutputSettings = resolved.extract(&OUTPUT)?;
     let method: SftConfig = resolved.extract(&METHOD)?;
     let config: TrainingConfig = resolved.extract(&TRAINING)?;
     let peft: PeftSettings = resolved.extract(&PEFT)?;
     for note in peft.notes(&resolved) {
         eprintln!("note: {note}");
     }
-    let (model_dir, output_dir) = check(&settings, &dataset, &peft, &config)?;
-    settings.check_output_dir(&output_dir)?;
+    let eval_dataset = evaluation.dataset(&dataset);
+    let model_dir = check(&settings, &dataset, &peft, &config, eval_dataset.is_some())?;
+    let output_dir = output.dir("sft");
+    output.check_dir(&output_dir)?;
 
     let base_model = model_dir.to_string_lossy().into_owned();
     let other_base = settings.base_model_name_or_path.as_ref().map(PathBuf::from);
@@ -133,6 +132,12 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     // A dry run writes nothing.
     let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
     let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data, rejected.clone())?;
+    let eval_prepared = match eval_dataset {
+        Some(rows) => {
+            Some(prepare(&rows.open()?, &tokenizer, template.as_ref(), &evaluation.preparation(&data), None)?)
+        }
+        None => None,
+    };
     let device = settings.device.resolve()?;
 
     let plan = Plan { command: "sft", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
@@ -143,6 +148,10 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         return Ok(plan.print(&mut output::stdout())?);
     }
     report::print(&prepared.report, rejected.as_deref());
+    if let Some(prepared) = &eval_prepared {
+        eprintln!("rows to evaluate with:");
+        report::print(&prepared.report, None);
+    }
 
     let model = source.model(&device.device)?;
     let mut model = peft.apply(model, &source, &base_model, config.seed)?;
@@ -150,12 +159,16 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
-    let mut trainer = Trainer::new(model, Sft::new(prepared.examples, method), config)?;
-    match settings.resumes() {
-        Some(choice) => resume(&mut trainer, choice, &output_dir)?,
-        None => remove_checkpoints(&output_dir)?,
+    let card = card(&base_model, &dataset, &prepared.report);
+    let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
+    let mut trainer = Trainer::new(model, Sft::new(prepared.examples, method.clone()), config)?;
+    if let Some(prepared) = eval_prepared {
+        trainer = trainer.with_evaluation(Sft::new(prepared.examples, method))?;
     }
-    let summary = train(trainer, &output_dir, Companions { tokenizer, template }, &resolved)?;
+    output.resume_or_clear(&mut trainer, &output_dir)?;
+    let companions = Companions { tokenizer, template };
+    let run = Run { dir: &output_dir, companions, resolved: &resolved, settings: &output, card, truncated };
+    let summary = run.train(trainer)?;
     if args.format.json {
         output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
     } else {
@@ -169,54 +182,55 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl RunSettings {
-    fn resumes(&self) -> Option<&str> {
-        self.resume_from_checkpoint.as_deref().filter(|choice| !matches!(*choice, "false" | "False"))
+/// Rows that are measured and not trained on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct EvaluationSettings {
+    /// Files, patterns and folders of rows to evaluate with.
+    #[schemars(extend("x-flag" = "eval-dataset", "x-commas" = false))]
+    eval_dataset_name: Vec<String>,
+    /// Split to evaluate with: of --eval-dataset, or else of --dataset.
+    #[schemars(extend("x-flag" = "eval-split"))]
+    dataset_test_split: Option<String>,
+    /// Pack the rows to evaluate with; as the others when absent.
+    eval_packing: Option<bool>,
+}
+
+impl EvaluationSettings {
+    /// The rows, prepared as the others; `None` where there are none.
+    fn dataset(&self, training: &DatasetSettings) -> Option<DatasetSettings> {
+        if self.eval_dataset_name.is_empty() && self.dataset_test_split.is_none() {
+            return None;
+        }
+        let mut rows = DatasetSettings { sample: None, shuffle_dataset: false, ..training.clone() };
+        if !self.eval_dataset_name.is_empty() {
+            rows.dataset_name.clone_from(&self.eval_dataset_name);
+            rows.datasets = None;
+            rows.dataset_train_split = DatasetSettings::default().dataset_train_split;
+        }
+        if let Some(split) = &self.dataset_test_split {
+            rows.dataset_train_split.clone_from(split);
+        }
+        Some(rows)
     }
 
-    /// A new run must not be mixed up with an old one when it is resumed.
-    fn check_output_dir(&self, output_dir: &Path) -> anyhow::Result<()> {
-        match Checkpoint::dirs(output_dir)?.last() {
-            Some(newest) if self.resumes().is_none() && !self.overwrite_output_dir => {
-                Err(Fault::input(format!("`{}` is of an earlier run", newest.display()))
-                    .hint("--resume-from-checkpoint goes on with it, --overwrite-output-dir removes it, or choose another --output-dir")
-                    .into())
-            }
-            _ => Ok(()),
-        }
+    fn preparation(&self, training: &PrepareSettings) -> PrepareSettings {
+        PrepareSettings { packing: self.eval_packing.unwrap_or(training.packing), ..training.clone() }
     }
 }
 
-/// Goes on with the run that a checkpoint is of, and says what is not as it was.
-fn resume(trainer: &mut Trainer<Sft>, choice: &str, output_dir: &Path) -> anyhow::Result<()> {
-    let checkpoint = match choice {
-        "true" | "True" => {
-            let (checkpoint, damaged) = Checkpoint::newest(output_dir)?;
-            for error in damaged {
-                eprintln!("warning: {error}; falling back to `{}`", checkpoint.dir().display());
-            }
-            checkpoint
-        }
-        dir => Checkpoint::open(Path::new(dir))?,
-    };
-    for change in trainer.resume(&checkpoint)? {
-        let effect = if change.has_effect {
-            "the run ends in other weights than without the change"
-        } else {
-            "no effect on the weights"
-        };
-        eprintln!("note: {change}: {effect}");
-    }
-    eprintln!("resuming from `{}`", checkpoint.dir().display());
-    Ok(())
-}
-
-fn remove_checkpoints(output_dir: &Path) -> anyhow::Result<()> {
-    for dir in Checkpoint::dirs(output_dir)? {
-        std::fs::remove_dir_all(&dir)
-            .map_err(|error| Fault::failed(format!("cannot remove `{}`", dir.display())).because(error))?;
-    }
-    Ok(())
+/// What the model card says before training.
+fn card(model: &str, dataset: &DatasetSettings, report: &Report) -> ModelCard {
+    let mut card = ModelCard::new("sft", "supervised fine-tuning", model);
+    card.datasets.clone_from(&dataset.dataset_name);
+    let fact = |name: &str, value: u64| (name.to_owned(), value.to_string());
+    card.facts = vec![
+        fact("examples", report.examples),
+        fact("tokens", report.tokens),
+        fact("trained tokens", report.trained_tokens),
+        fact("examples cut", report.truncated),
+    ];
+    card
 }
 
 /// Everything that can be known to be wrong before files are read.
@@ -225,18 +239,17 @@ fn check(
     dataset: &DatasetSettings,
     peft: &PeftSettings,
     config: &TrainingConfig,
-) -> Result<(PathBuf, PathBuf), Fault> {
+    evaluates: bool,
+) -> Result<PathBuf, Fault> {
     let mut faults = config.faults();
     faults.extend(peft.faults());
     if settings.model_name_or_path.is_none() {
         faults.push("--model is missing".into());
     }
     faults.extend(dataset.faults());
+    faults.extend(evaluation_faults(config, evaluates));
     match (&settings.model_name_or_path, faults.as_slice()) {
-        (Some(model), []) => {
-            let output = settings.output_dir.clone().unwrap_or_else(|| "runs/sft".into());
-            Ok((model.into(), output.into()))
-        }
+        (Some(model), []) => Ok(model.into()),
         (_, [fault]) => Err(Fault::input(fault.clone())),
         (_, faults) => Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  ")))),
     }
@@ -295,82 +308,4 @@ fn facts(prepared: &Prepared, config: &TrainingConfig, device: &ChosenDevice, eo
         facts.push(Fact { name: "end of turn", value: "changed".into(), reason: Some(note) });
     }
     facts
-}
-
-/// What is saved beside the weights.
-pub(crate) struct Companions {
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) template: Option<ChatTemplate>,
-}
-
-impl Companions {
-    /// Writes the files into `dir` and gives their paths.
-    pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        self.tokenizer.save(dir)?;
-        if let Some(template) = &self.template {
-            template.save(dir)?;
-        }
-        let names = [
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "generation_config.json",
-            "chat_template.jinja",
-        ];
-        Ok(names.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
-    }
-}
-
-fn train(
-    trainer: Trainer<Sft>,
-    output_dir: &Path,
-    companions: Companions,
-    resolved: &Resolved,
-) -> anyhow::Result<TrainSummary> {
-    std::fs::create_dir_all(output_dir)
-        .map_err(|error| Fault::failed(format!("cannot make `{}`", output_dir.display())).because(error))?;
-    write_yaml(resolved, &output_dir.join("config.yaml"))?;
-    let files = companions.save(output_dir)?;
-    let metrics = JsonLines::new(output_dir.join("metrics.jsonl"));
-    let mut trainer = trainer.with_run_dir(RunDir::create(output_dir, files)?).with_logger(metrics);
-    let mut shown = TrainingProgress::new(Interrupt::install()?);
-    shown.rows = trainer.log_history().to_vec();
-    let summary = trainer.train(&mut shown);
-    shown.finish();
-    save_plots(&shown.rows, &output_dir.join("plots"))?;
-    let summary = summary?;
-    eprintln!("loss by step");
-    eprintln!("{}", plot::curve(&loss_series(&shown.rows), "step", output::stderr_width()));
-    eprintln!(
-        "{} steps in {}, mean loss {:.4}, {} tokens",
-        summary.global_step,
-        progress::clock(std::time::Duration::from_secs_f64(summary.train_runtime)),
-        summary.train_loss,
-        summary.num_tokens
-    );
-    Ok(summary)
-}
-
-pub(crate) fn loss_series(rows: &[LogRow]) -> Series {
-    series("loss", rows, |row| row.loss)
-}
-
-fn series(name: &str, rows: &[LogRow], value: fn(&LogRow) -> f64) -> Series {
-    Series::new(name, rows.iter().map(|row| (row.step as f64, value(row))).collect())
-}
-
-/// One SVG for each curve.
-pub(crate) fn save_plots(rows: &[LogRow], dir: &Path) -> anyhow::Result<()> {
-    let curves = [
-        ("loss (nats per token)", loss_series(rows)),
-        ("learning rate", series("learning_rate", rows, |row| row.learning_rate)),
-        ("gradient norm before clipping", series("grad_norm", rows, |row| row.grad_norm)),
-    ];
-    for (y_label, series) in curves {
-        let file = dir.join(format!("{}.svg", series.name));
-        let panel =
-            Panel { title: y_label.to_owned(), x_label: "step".into(), y_label: y_label.into(), series: vec![series] };
-        plot::save_svg(&file, &[panel])?;
-    }
-    Ok(())
 }

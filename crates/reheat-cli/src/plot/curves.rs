@@ -1,12 +1,11 @@
 //! Curves, one panel under the other.
 
-use std::path::Path;
-
 use plotters::{
     backend::DrawingBackend,
-    chart::ChartBuilder,
+    chart::{ChartBuilder, SeriesLabelPosition},
     coord::Shift,
     drawing::{DrawingArea, DrawingAreaErrorKind},
+    element::PathElement,
     prelude::LineSeries,
     series::DashedLineSeries,
     style::{BLACK, Color, IntoFont, WHITE},
@@ -29,8 +28,8 @@ const PANEL: (u32, u32) = (720, 360);
 ///
 /// # Errors
 /// If the file can't be written.
-pub(crate) fn save_svg(path: &Path, panels: &[Panel]) -> anyhow::Result<()> {
-    Figure::svg(path).save(&Panels(panels))
+pub(crate) fn save_panels(figure: &Figure, panels: &[Panel]) -> anyhow::Result<()> {
+    figure.save(&Panels(panels))
 }
 
 struct Panels<'a>(&'a [Panel]);
@@ -74,12 +73,21 @@ fn draw<B: DrawingBackend>(
         .draw()?;
     for (index, series) in panel.series.iter().enumerate() {
         let style = COLOURS[index % COLOURS.len()].stroke_width(2);
-        if index == 0 {
-            chart.draw_series(LineSeries::new(series.finite(), style))?;
+        let drawn = if index == 0 {
+            chart.draw_series(LineSeries::new(series.finite(), style))?
         } else {
             // Apart without colour as well.
-            chart.draw_series(DashedLineSeries::new(series.finite(), 8, 4, style))?;
-        }
+            chart.draw_series(DashedLineSeries::new(series.finite(), 8, 4, style))?
+        };
+        drawn.label(&series.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    if panel.series.len() > 1 {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.8))
+            .label_font(("sans-serif", 13))
+            .draw()?;
     }
     Ok(())
 }
@@ -100,7 +108,7 @@ mod tests {
             y_label: "loss (nats per token)".into(),
             series: vec![Series::new("loss", vec![(1.0, 3.0), (2.0, f64::NAN), (10.0, 0.5)])],
         };
-        save_svg(&path, &[panel]).unwrap();
+        save_panels(&Figure::svg(&path), &[panel]).unwrap();
         let text = fs::read_to_string(path).unwrap();
         for label in ["Training loss", "step", "loss (nats per token)", "<polyline"] {
             assert!(text.contains(label), "{label} is missing");

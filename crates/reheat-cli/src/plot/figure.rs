@@ -59,6 +59,11 @@ impl Figure {
         Self { path: path.to_owned(), format: FileFormat::Svg }
     }
 
+    /// A PNG file.
+    pub(crate) fn png(path: &Path) -> Self {
+        Self { path: path.to_owned(), format: FileFormat::Png }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -6,7 +6,7 @@ use reheat_kernels::TokenLogprobs;
 use reheat_model::Qwen2Config;
 use serde_json::{Map, Value, json};
 
-use super::{SftConfig, loss};
+use super::{LossType, SftConfig, loss};
 use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
 
 /// Supervised fine-tuning on tokenised sequences.
@@ -74,6 +74,10 @@ impl Method for Sft {
         Objective::PerToken(Box::new(move |_positions, logprobs| {
             loss::gradient(loss_type, logprobs, num_items_in_batch)
         }))
+    }
+
+    fn perplexity(&self, loss: f64) -> Option<f64> {
+        (self.config.loss_type == LossType::Nll).then(|| loss.exp())
     }
 
     fn measure(&self, batch: &Batch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures {

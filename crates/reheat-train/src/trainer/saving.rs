@@ -19,10 +19,28 @@ impl<M: Method> Trainer<M> {
             if self.config.save_only_model { Ok(()) } else { self.write_state(dir) }
         })?;
         if let Some(limit) = self.config.save_total_limit {
-            run_dir.prune(limit, None)?;
+            run_dir.prune(limit, self.kept())?;
         }
         callback.on_save(&dir);
         Ok(())
+    }
+
+    /// The checkpoint that is needed at the end.
+    pub(super) fn kept(&self) -> Option<u64> {
+        self.progress.best.as_ref().filter(|_| self.config.load_best_model_at_end).map(|best| best.step)
+    }
+
+    /// Takes the weights of the best evaluation, if the settings say so and they are not those of the last step. Gives
+    /// their step.
+    pub(super) fn load_best(&mut self) -> Result<Option<u64>, TrainError> {
+        let (Some(step), Some(run_dir)) = (self.kept(), &self.run_dir) else { return Ok(None) };
+        if step == self.progress.step {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint::of_model(&run_dir.checkpoint_dir(step))?;
+        let trained = self.optimizer.moments().into_iter().map(|moment| moment.parameter).collect();
+        self.load_weights(&checkpoint, &trained)?;
+        Ok(Some(step))
     }
 
     /// The model in Hugging Face format, and the state that transformers' tools read.
@@ -42,7 +60,8 @@ impl<M: Method> Trainer<M> {
         };
         let moments = self.optimizer.moments();
         let mut master = Vec::new();
-        if self.config.save_dtype != WeightDtype::F32 {
+        // The model's own files may be rounded, and those of adapters have PEFT's names.
+        if self.config.save_dtype != WeightDtype::F32 || self.model().lora_config().is_some() {
             let trained: BTreeSet<&String> = moments.iter().map(|moment| &moment.parameter).collect();
             for_each_parameter(self.model(), "", |name, shape, values| {
                 let name = name.to_owned();
@@ -68,12 +87,17 @@ impl<M: Method> Trainer<M> {
         let state = checkpoint.state()?;
         let identity = self.method.identity();
         let changes = changes::compare((&state.settings, &self.settings()), (&state.identity, &identity))?;
+        let moments = checkpoint.moments(&self.model().device())?;
+        self.load_weights(checkpoint, &moments.iter().map(|moment| moment.parameter.clone()).collect())?;
         let damaged = |reason| TrainError::Damaged { dir: checkpoint.dir().into(), reason };
+        self.optimizer.restore(state.optimizer_steps, moments).map_err(damaged)?;
+        self.progress = state.progress;
+        Ok(changes)
+    }
 
-        let device = self.model().device();
-        let moments = checkpoint.moments(&device)?;
-        let trained: BTreeSet<String> = moments.iter().map(|moment| moment.parameter.clone()).collect();
-        let mut weights = checkpoint.weights(&device)?;
+    /// Puts a checkpoint's weights in place of the model's; those that are `trained` must be there.
+    fn load_weights(&mut self, checkpoint: &Checkpoint, trained: &BTreeSet<String>) -> Result<(), TrainError> {
+        let mut weights = checkpoint.weights(&self.model().device())?;
         let mut faults = Vec::new();
         let model = self.model.take().expect("the model is absent only inside a step");
         self.model = Some(map_parameters(model, "", |name, value| match weights.remove(name) {
@@ -88,26 +112,28 @@ impl<M: Method> Trainer<M> {
             }
             None => value,
         }));
-        if !faults.is_empty() {
-            return Err(damaged(faults.join("; ")));
+        if faults.is_empty() {
+            return Ok(());
         }
-        self.optimizer.restore(state.optimizer_steps, moments).map_err(damaged)?;
-        self.progress = state.progress;
-        Ok(changes)
+        Err(TrainError::Damaged { dir: checkpoint.dir().into(), reason: faults.join("; ") })
     }
 
     fn trainer_state(&self) -> TrainerState {
+        let best = self.progress.best.as_ref();
         TrainerState {
-            best_global_step: None,
-            best_metric: None,
-            best_model_checkpoint: None,
+            best_global_step: best.map(|best| best.step),
+            best_metric: best.map(|best| best.value),
+            best_model_checkpoint: best.zip(self.run_dir.as_ref()).map(|(best, run_dir)| {
+                // Relative to the output directory: the folder may be moved.
+                run_dir.checkpoint_dir(best.step).file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }),
             epoch: self.epoch(),
-            eval_steps: 0,
+            eval_steps: self.config.resolved_eval_steps(),
             global_step: self.progress.step,
             is_hyper_param_search: false,
             is_local_process_zero: true,
             is_world_process_zero: true,
-            log_history: self.progress.log_history.clone(),
+            log_history: self.progress.entries(),
             logging_steps: self.config.logging_steps,
             max_steps: self.schedule.total_steps,
             num_input_tokens_seen: self.progress.num_tokens,

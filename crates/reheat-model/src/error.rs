@@ -176,6 +176,9 @@ pub enum ModelError {
         /// Its type.
         dtype: String,
     },
+    /// The weights were rounded when they were loaded.
+    #[error("a model whose matrices are held in bfloat16 or int8 cannot be saved")]
+    Rounded,
     /// A tensor holds NaN or infinity.
     #[error("`{}`: tensor `{name}` holds {count} values that are NaN or infinite", .path.display())]
     NotFinite {

@@ -17,6 +17,7 @@
 mod config; // config.json
 mod qwen2; // the modules and the forward pass
 mod lora; // low-rank adapters
+mod precision; // the type in which matrices are held
 mod parameters; // visiting parameters by checkpoint name
 mod source; // where a new model's tensors come from
 mod load; // safetensors -> model
@@ -29,6 +30,7 @@ pub use self::{
     error::{Misshapen, ModelError},
     lora::{Factor, Lora, LoraConfig, TargetModules},
     parameters::{ParameterPath, for_each_parameter, map_parameters},
+    precision::Precision,
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},
     tensor_file::{NamedTensor, TensorFile, write_tensors},

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use reheat_kernels::MappedFile;
+use reheat_kernels::{Int8Weight, MappedFile, Weight};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use crate::error::{Misshapen, ModelError};
 use crate::lora::load_adapter;
 use crate::source::{TensorSource, shapes};
-use crate::{Qwen2, Qwen2Config};
+use crate::{Precision, Qwen2, Qwen2Config};
 
 /// Tensors that some checkpoints carry and no current model reads.
 const DERIVED: &str = "rotary_emb.inv_freq";
 
-pub(crate) fn load(dir: &Path, device: &Device) -> Result<Qwen2, ModelError> {
+pub(crate) fn load(dir: &Path, device: &Device, precision: Precision) -> Result<Qwen2, ModelError> {
     if Qwen2::is_adapter(dir) {
-        return load_adapter(load(&Qwen2::adapter_base(dir)?, device)?, dir);
+        return load_adapter(load(&Qwen2::adapter_base(dir)?, device, precision)?, dir);
     }
     let config = Qwen2Config::from_dir(dir)?;
     let files = weight_files(dir)?;
@@ -41,7 +41,7 @@ pub(crate) fn load(dir: &Path, device: &Device) -> Result<Qwen2, ModelError> {
         }
     }
     check(dir, &config, &tensors.iter().map(|(name, (_, view))| (name.as_str(), view.shape())).collect())?;
-    let mut source = Checkpoint { tensors, device, fault: None };
+    let mut source = Checkpoint { tensors, device, precision, fault: None };
     let model = Qwen2::build(&config, &mut source);
     match source.fault {
         Some(fault) => Err(fault),
@@ -106,6 +106,7 @@ fn check(dir: &Path, config: &Qwen2Config, found: &BTreeMap<&str, &[usize]>) -> 
 struct Checkpoint<'a> {
     tensors: BTreeMap<String, (&'a PathBuf, TensorView<'a>)>,
     device: &'a Device,
+    precision: Precision,
     /// The first tensor that could not be used; the rest are not read after it.
     fault: Option<ModelError>,
 }
@@ -148,5 +149,23 @@ impl TensorSource for Checkpoint<'_> {
             }
         }
         Tensor::empty([0; D], self.device)
+    }
+
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Weight {
+        if self.precision == Precision::Float32 || self.fault.is_some() {
+            return self.tensor(name, shape).into();
+        }
+        let values = match self.values(name) {
+            Ok(values) => values,
+            Err(fault) => {
+                self.fault = Some(fault);
+                return Tensor::empty([0; 2], self.device).into();
+            }
+        };
+        if self.precision == Precision::Int8 {
+            return Int8Weight::quantize(Tensor::from_data(TensorData::new(values, shape), self.device)).into();
+        }
+        let values: Vec<bf16> = values.par_iter().map(|value| bf16::from_f32(*value)).collect();
+        Tensor::<2>::from_data(TensorData::new(values, shape), (self.device, DType::BF16)).into()
     }
 }

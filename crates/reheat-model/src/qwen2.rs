@@ -7,17 +7,18 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use reheat_kernels::{
-    AttentionLayout, Compute, RotaryTable, causal_attention, embedding, linear, rms_norm, rotary, swiglu,
+    AttentionLayout, Compute, Int8Weight, RotaryTable, Weight, causal_attention, embedding, linear, rms_norm, rotary,
+    swiglu,
 };
 
 use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{Lora, ModelError, Qwen2Config, load};
+use crate::{Lora, ModelError, Precision, Qwen2Config, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`.
+    /// `[out, in]`; empty where it is held in int8 ([`Self::stored`]).
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
@@ -26,16 +27,23 @@ pub struct Linear {
     pub compute: Compute,
     /// Its low-rank update.
     pub adapter: Option<Lora>,
+    /// The weight in int8, which is frozen.
+    #[module(skip)]
+    pub(crate) int8: Option<Int8Weight>,
 }
 
 impl Linear {
     fn build(source: &mut impl TensorSource, name: &str, input: usize, output: usize, bias: Bias) -> Self {
-        let weight = Param::from_tensor(source.tensor(&format!("{name}.weight"), [output, input]));
+        let (weight, int8) = match source.weight(&format!("{name}.weight"), [output, input]) {
+            Weight::Float(weight) => (weight, None),
+            Weight::Int8(weight) => (Tensor::empty([0, 0], &weight.scales().device()), Some(weight)),
+        };
+        let weight = Param::from_tensor(weight);
         let bias = match bias {
             Bias::Yes => Some(Param::from_tensor(source.tensor(&format!("{name}.bias"), [output]))),
             Bias::No => None,
         };
-        Self { weight, bias, compute: Compute::F32, adapter: None }
+        Self { weight, bias, compute: Compute::F32, adapter: None, int8 }
     }
 
     /// `x · weightᵀ + bias` and the adapter's update: `[tokens, in]` to `[tokens, out]`.
@@ -48,12 +56,20 @@ impl Linear {
 
     /// `x · weightᵀ + bias`.
     pub(crate) fn base(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.compute)
+        linear(x, self.stored(), self.bias.as_ref().map(Param::val), self.compute)
+    }
+
+    /// The weight as it is held, `[out, in]`.
+    pub fn stored(&self) -> Weight {
+        match &self.int8 {
+            Some(weight) => weight.clone().into(),
+            None => self.weight.val().into(),
+        }
     }
 
     /// `x · weightᵀ`.
     pub(crate) fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.val(), None, self.compute)
+        linear(x, self.stored(), None, self.compute)
     }
 
     pub(crate) fn add_bias(&self, y: Tensor<2>) -> Tensor<2> {
@@ -65,12 +81,12 @@ impl Linear {
 
     /// The weight in f32, `[out, in]`.
     pub(crate) fn dense_weight(&self) -> Tensor<2> {
-        self.weight.val().cast(DType::F32)
+        self.stored().to_f32()
     }
 
     /// `[out, in]`
     pub(crate) fn shape(&self) -> [usize; 2] {
-        self.weight.dims()
+        self.stored().dims()
     }
 }
 
@@ -250,7 +266,18 @@ impl Qwen2 {
     /// If the configuration is not a Qwen2's, files are missing or damaged, tensors do not match the configuration
     /// (every fault in one error), or weights are not finite.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        load::load(dir, device)
+        load::load(dir, device, Precision::Float32)
+    }
+
+    /// As [`Self::load`], with the matrices held and multiplied as `precision` says; each tensor is converted as it is
+    /// read, so that no more than one is in memory in another type.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_in(dir: &Path, device: &Device, precision: Precision) -> Result<Self, ModelError> {
+        let mut model = load::load(dir, device, precision)?;
+        model.set_compute(precision.compute());
+        Ok(model)
     }
 
     /// The configuration.
@@ -273,12 +300,26 @@ impl Qwen2 {
     /// # Panics
     /// If an id is outside the vocabulary.
     pub fn embed(&self, input_ids: &[i32]) -> Tensor<2> {
-        embedding(self.embed_tokens.weight.val(), input_ids)
+        embedding(self.embed_tokens.stored(), input_ids)
     }
 
-    /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`.
+    /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`; empty where it is held in
+    /// int8.
     pub fn head(&self) -> Tensor<2> {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens).weight.val()
+    }
+
+    /// [`Self::head`] as it is held.
+    pub fn head_weight(&self) -> Weight {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).stored()
+    }
+
+    /// Whether matrices are held in another type than f32.
+    pub(crate) fn is_rounded(&self) -> bool {
+        match self.embed_tokens.stored() {
+            Weight::Float(weight) => weight.dtype() != DType::F32,
+            Weight::Int8(_) => true,
+        }
     }
 
     /// Type in which products are taken: of all dense layers, the head among them, and in attention without a cache.
@@ -334,6 +375,6 @@ impl Qwen2 {
     /// # Panics
     /// If an id is outside the vocabulary.
     pub fn logits(&self, input_ids: &[i32]) -> Tensor<2> {
-        linear(self.hidden_states(input_ids, &[input_ids.len()]), self.head(), None, self.compute())
+        linear(self.hidden_states(input_ids, &[input_ids.len()]), self.head_weight(), None, self.compute())
     }
 }

@@ -84,6 +84,9 @@ impl Qwen2 {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+        if self.is_rounded() {
+            return Err(ModelError::Rounded);
+        }
         fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;
         if self.adapter.is_some() {
             return self.save_adapter(dir, options);

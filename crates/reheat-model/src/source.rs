@@ -4,12 +4,18 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use reheat_kernels::Weight;
 
 use crate::{Qwen2, Qwen2Config};
 
 /// Gives the tensor of a checkpoint name.
 pub(crate) trait TensorSource {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D>;
+
+    /// The matrix of a dense layer, in the type in which it is to be held.
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Weight {
+        self.tensor(name, shape).into()
+    }
 }
 
 /// Names and shapes of all tensors, in the order in which they are saved.

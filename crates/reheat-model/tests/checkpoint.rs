@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use reheat_model::{ModelError, Qwen2, Qwen2Config, SaveOptions, WeightDtype, for_each_parameter};
+use reheat_model::{ModelError, Precision, Qwen2, Qwen2Config, SaveOptions, WeightDtype, for_each_parameter};
 use tempfile::TempDir;
 
 /// f32 forward passes of two implementations, as the reference states it.
@@ -95,6 +95,30 @@ fn half_precision_files_load_as_their_rounded_values() {
         let (before, after) = (values(model.head()), values(loaded.head()));
         assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() <= a.abs() * relative), "{dtype:?}");
         assert!(before != after, "{dtype:?} rounds");
+    }
+}
+
+#[test]
+fn matrices_held_in_fewer_bits_give_nearly_the_same_logits() {
+    let (dir, model) = saved(&SaveOptions::default());
+    let expected = values(model.logits(&[5, 6, 7]));
+    let size = expected.iter().fold(0.0_f32, |size, logit| size.max(logit.abs()));
+    // bf16 keeps 8 bits of each factor and int8 7 bits of the largest of a row; a few layers add up.
+    for (precision, relative) in [(Precision::Bfloat16, 0.02), (Precision::Int8, 0.04)] {
+        let mut held = Qwen2::load_in(dir.path(), &device(), precision).unwrap();
+        let logits = values(held.logits(&[5, 6, 7]));
+        let error = logits.iter().zip(&expected).fold(0.0_f32, |error, (a, b)| error.max((a - b).abs()));
+        assert!(error > 0.0 && error <= relative * size, "{precision}: off by {error} of {size}");
+        // The matrices are the original's to the last bit that the type has.
+        held.set_compute(reheat_kernels::Compute::F32);
+        let (head, original) = (values(held.head_weight().to_f32()), values(model.head()));
+        let row = original.len() / 64;
+        for (index, (a, b)) in head.iter().zip(&original).enumerate() {
+            let largest = original[index / row * row..][..row].iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+            let half_step = if precision == Precision::Int8 { largest / 127.0 * 0.501 } else { b.abs() / 256.0 };
+            assert!((a - b).abs() <= half_step, "{precision}: {a} instead of {b}");
+        }
+        assert!(matches!(held.save(dir.path(), &SaveOptions::default()), Err(ModelError::Rounded)));
     }
 }
 

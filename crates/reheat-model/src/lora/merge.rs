@@ -15,6 +15,7 @@ impl Qwen2 {
         for (_, layer) in self.dense_layers_mut() {
             if let Some(adapter) = layer.adapter.take() {
                 layer.weight = Param::from_tensor(adapter.merged(layer));
+                layer.int8 = None;
             }
         }
         self.set_require_grad(true)

@@ -5,8 +5,16 @@ mod measured; // a child process with its peak memory
 mod report; // numbers -> Markdown and JSON
 mod data; // preparing rows against TRL with `datasets`
 mod sft; // supervised fine-tuning against TRL
+mod generate; // decoding against transformers
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Subcommand;
+
+use crate::random_model::{self, RandomModelArgs, Shape};
+use crate::workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
@@ -20,6 +28,8 @@ enum What {
     Data(data::DataArgs),
     /// Supervised fine-tuning: `reheat sft` against TRL's SFTTrainer, on the same checkpoint and rows
     Sft(sft::SftArgs),
+    /// Greedy decoding: `reheat generate` against transformers, on the same checkpoint and prompts
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs a benchmark.
@@ -27,5 +37,17 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Data(args) => data::run(args),
         What::Sft(args) => sft::run(args),
+        What::Generate(args) => generate::run(args),
     }
+}
+
+/// The checkpoint of a shape in `dir`, made once.
+fn checkpoint(like: Shape, tokenizer: Option<PathBuf>, dir: &Path) -> anyhow::Result<PathBuf> {
+    let out = dir.join(like.name());
+    if !out.join("complete").exists() {
+        let tokenizer = tokenizer.unwrap_or_else(|| workspace::root().join("tests/fixtures/tied-grouped"));
+        random_model::run(&RandomModelArgs::like(like, tokenizer, out.clone()))?;
+        fs::write(out.join("complete"), "").with_context(|| format!("cannot write into `{}`", out.display()))?;
+    }
+    Ok(out)
 }

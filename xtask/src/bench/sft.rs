@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::machine::Machine;
-use super::measured;
 use super::report::{self, Contender};
-use crate::random_model::{self, RandomModelArgs, Shape};
+use super::{checkpoint, measured};
+use crate::random_model::Shape;
 use crate::{python, workspace};
 
 #[derive(clap::Args, Debug, Serialize)]
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let dir = workspace::target_dir().join("bench");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     let machine = Machine::here();
-    let model = checkpoint(args, &dir)?;
+    let model = checkpoint(args.like, args.tokenizer.clone(), &dir)?;
     let rows = write_rows(args, &model, &dir)?;
     python::python()?;
     workspace::run(workspace::cargo().args(["build", "--release", "--package", "reheat-cli"]))?;
@@ -152,18 +152,6 @@ impl Rival {
             Self::F32Checkpointing => "TRL f32, gradient checkpointing",
         }
     }
-}
-
-/// The checkpoint of this shape, made once.
-fn checkpoint(args: &SftArgs, dir: &Path) -> anyhow::Result<PathBuf> {
-    let out = dir.join(args.like.name());
-    if !out.join("complete").exists() {
-        let default = || workspace::root().join("tests/fixtures/tied-grouped");
-        let tokenizer = args.tokenizer.clone().unwrap_or_else(default);
-        random_model::run(&RandomModelArgs::like(args.like, tokenizer, out.clone()))?;
-        fs::write(out.join("complete"), "").with_context(|| format!("cannot write into `{}`", out.display()))?;
-    }
-    Ok(out)
 }
 
 /// One row of random ids for every step.

@@ -20,7 +20,8 @@ fn greedy_generation_equals_transformers_token_for_token() {
         };
         for case in cases.as_array().expect("a list of cases") {
             let prompt: Vec<u32> = ids(&case["prompt_ids"]);
-            let generation = generate(&model, &prompt, &config, &mut |_| Flow::Continue).expect("the prompt is short");
+            let (generation, _) =
+                generate(&model, &prompt, &config, &mut |_| Flow::Continue).expect("the prompt is short");
             let what = format!("{name}, prompt of {} tokens", prompt.len());
             assert_eq!(generation.ids, ids::<u32>(&case["generated_ids"]), "{what}");
             let expected = if case["finish_reason"] == "eos" { FinishReason::Stop } else { FinishReason::Length };
@@ -30,7 +31,7 @@ fn greedy_generation_equals_transformers_token_for_token() {
 }
 
 /// The end tokens of `config.json`, one or a list.
-fn eos_token_ids(model: &Qwen2) -> Vec<u32> {
+pub(crate) fn eos_token_ids(model: &Qwen2) -> Vec<u32> {
     match model.config().get("eos_token_id") {
         Some(list @ Value::Array(_)) => ids(list),
         Some(single) => ids(&Value::from(vec![single.clone()])),

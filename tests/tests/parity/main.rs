@@ -6,5 +6,6 @@ mod dpo; // preference training
 mod adapters; // LoRA and its kin
 mod forward; // logits
 mod greedy; // generation
+mod sampling; // distributions and batches
 mod sft; // training
 mod transformers; // what we save, loaded by Python

@@ -88,6 +88,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
+/// Prints `error` on stderr, for a program that goes on.
+pub(crate) fn print(error: &anyhow::Error) {
+    eprint!("{}", Description::of(error));
+}
+
 /// Prints `error` on stderr and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
@@ -102,7 +107,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     })
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// Whether the reader of stdout has gone.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))

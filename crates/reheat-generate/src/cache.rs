@@ -114,7 +114,7 @@ impl KvCache {
             return None;
         }
         let hidden = if wanted.len() == ids.len() { x } else { select_rows(&x, &wanted) };
-        Some(linear(model.norm.forward(hidden), model.head(), None, model.compute()))
+        Some(linear(model.norm.forward(hidden), model.head_weight(), None, model.compute()))
     }
 }
 

@@ -132,7 +132,7 @@ pub struct Candidate {
 }
 
 /// A completion.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Generation {
     /// The drawn ids; an end token is the last.
     pub ids: Vec<u32>,

@@ -116,7 +116,7 @@ pub fn score_tokens(model: &Qwen2, ids: &[u32]) -> Result<Vec<TokenScore>, Gener
         return Ok(Vec::new());
     }
     let labels: Vec<i32> = ids[1..].iter().map(|id| *id as i32).collect();
-    let scores = token_logprobs(hidden.narrow(0, 0, count), model.head(), &labels, model.compute());
+    let scores = token_logprobs(hidden.narrow(0, 0, count), model.head_weight(), &labels, model.compute());
     let (logprobs, entropy) = (host(scores.logprobs), host(scores.entropy));
     let score = |((id, logprob), entropy): ((&u32, f32), f32)| TokenScore { id: *id, logprob, entropy };
     Ok(ids[1..].iter().zip(logprobs).zip(entropy).map(score).collect())
@@ -159,7 +159,8 @@ impl<'a> Rows<'a> {
 
     /// Logits of `len` positions, row by row.
     fn chunk(&self, start: usize, len: usize) -> Vec<f32> {
-        let logits = linear(self.hidden.clone().narrow(0, start, len), self.model.head(), None, self.model.compute());
+        let logits =
+            linear(self.hidden.clone().narrow(0, start, len), self.model.head_weight(), None, self.model.compute());
         logits.into_data().try_to_vec().expect("logits are f32")
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use reheat_model::Qwen2;
 
@@ -227,6 +227,11 @@ impl<'a> Engine<'a> {
 
     /// Begins what can begin, makes one forward pass, and tells what came of it.
     pub fn step(&mut self) -> Vec<Event> {
+        // On a thread of the pool: from outside, each of a pass's hundreds of small operations would wake one.
+        rayon::scope(|_| self.advance())
+    }
+
+    fn advance(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         self.begin(&mut events);
         let (prefills, decodes) = self.running.iter().fold((0, 0), |(prefills, decodes), sequence| {
@@ -289,7 +294,8 @@ impl<'a> Engine<'a> {
         }
         let segments: Vec<Segment> =
             chunks.iter().map(|(index, len)| self.running[*index].prompt_chunk(*len)).collect();
-        let logits = host_rows(self.cache.forward(self.model, &segments));
+        let logits = self.cache.forward(self.model, &segments).map(Tensor::into_data);
+        let logits = numbers(&logits);
         let mut complete = Vec::new();
         for (index, len) in chunks {
             self.stats.prompt_tokens += len;
@@ -322,7 +328,8 @@ impl<'a> Engine<'a> {
             indices.push(index);
             segments.push(sequence.newest());
         }
-        let logits = host_rows(self.cache.forward(self.model, &segments));
+        let logits = self.cache.forward(self.model, &segments).map(Tensor::into_data);
+        let logits = numbers(&logits);
         let vocab_size = self.model.config().vocab_size;
         // Each row is sampled by its own sequence, so they can all be at it.
         let drawn: Vec<(Vec<Event>, bool)> = self
@@ -419,7 +426,6 @@ pub(crate) fn budget(model: &Qwen2, prompt: &[u32], config: &GenerateConfig) -> 
 }
 
 /// The numbers of a matrix, row by row.
-fn host_rows(rows: Option<Tensor<2>>) -> Vec<f32> {
-    let Some(rows) = rows else { return Vec::new() };
-    rows.into_data().try_to_vec().expect("logits are f32")
+fn numbers(rows: &Option<TensorData>) -> &[f32] {
+    rows.as_ref().map_or(&[], |rows| rows.as_slice().expect("logits are f32"))
 }

@@ -8,7 +8,7 @@ use crate::{
     RequestId, Token,
 };
 
-/// Continues `prompt`, handing each token to `on_token` as it is drawn.
+/// Continues `prompt`, handing each token to `on_token` as it is drawn; gives the completion and what it cost.
 ///
 /// # Errors
 /// If the prompt is empty, longer than the context, or has unknown ids; a sampling value is out of range; or the model
@@ -18,17 +18,23 @@ pub fn generate(
     prompt: &[u32],
     config: &GenerateConfig,
     on_token: &mut dyn FnMut(&Token) -> Flow,
-) -> Result<Generation, GenerateError> {
+) -> Result<(Generation, EngineStats), GenerateError> {
     let config = GenerateConfig { num_return_sequences: 1, ..config.clone() };
     let prompts = [prompt.to_vec()];
     let rollout = rollout(model, &prompts, &config, 1, &mut |_, _, token| on_token(token));
-    let mut completions = rollout
-        .map_err(|error| match error {
-            GenerateError::InPrompt { source, .. } => *source,
-            other => other,
-        })?
-        .completions;
-    Ok(completions.swap_remove(0).swap_remove(0))
+    let Rollout { mut completions, stats } = rollout.map_err(|error| match error {
+        GenerateError::InPrompt { source, .. } => *source,
+        other => other,
+    })?;
+    Ok((completions.swap_remove(0).swap_remove(0), stats))
+}
+
+/// Whether [`generate`] would take a request.
+///
+/// # Errors
+/// As [`generate`], but for what the model's logits may turn out to be.
+pub fn check(model: &Qwen2, prompt: &[u32], config: &GenerateConfig) -> Result<(), GenerateError> {
+    budget(model, prompt, config).map(|_| ())
 }
 
 /// Completions of many prompts, and what they cost.

@@ -11,7 +11,7 @@
 //! # fn main() -> Result<(), reheat_generate::GenerateError> {
 //! let model = Qwen2::random(&Qwen2Config::tiny(64), 7, &Device::flex());
 //! let config = GenerateConfig { max_new_tokens: 5, temperature: 0.0, ..GenerateConfig::default() };
-//! let generation = generate(&model, &[1, 2, 3], &config, &mut |token| {
+//! let (generation, _stats) = generate(&model, &[1, 2, 3], &config, &mut |token| {
 //!     assert!(token.logprob < 0.0);
 //!     Flow::Continue
 //! })?;
@@ -37,7 +37,7 @@ pub use self::{
     },
     engine::{Engine, EngineConfig, EngineStats, Event, EventKind, RequestId},
     error::GenerateError,
-    generate::{Rollout, generate, rollout},
+    generate::{Rollout, check, generate, rollout},
     sample::Sampler,
     stop::{StopStrings, Watched},
 };

@@ -46,12 +46,17 @@ impl Sampler {
             return Err(GenerateError::NotFinite { num_drawn: self.num_drawn });
         }
         let id = self.draw(logits, stats.max);
+        self.take(id);
+        let top = most_likely(logits, &stats, self.config.num_top_logprobs);
+        Ok(Token { id, logprob: logits[id as usize] - stats.logsumexp, top })
+    }
+
+    /// Makes a token part of the completion without drawing it.
+    pub fn take(&mut self, id: u32) {
         if has_penalties(&self.config) {
             *self.seen.entry(id).or_default() += 1;
         }
         self.num_drawn += 1;
-        let top = most_likely(logits, &stats, self.config.num_top_logprobs);
-        Ok(Token { id, logprob: logits[id as usize] - stats.logsumexp, top })
     }
 
     /// The tokens that may be drawn next and their probabilities, in the order of their ids.

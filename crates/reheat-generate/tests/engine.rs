@@ -20,7 +20,7 @@ fn greedy(max_new_tokens: usize) -> GenerateConfig {
 }
 
 fn complete(model: &Qwen2, prompt: &[u32], config: &GenerateConfig) -> Generation {
-    generate(model, prompt, config, &mut |_| Flow::Continue).expect("the prompt suits the model")
+    generate(model, prompt, config, &mut |_| Flow::Continue).expect("the prompt suits the model").0
 }
 
 /// Prompts of unequal lengths.
@@ -34,7 +34,7 @@ fn fresh_logprobs(model: &Qwen2, prompt: &[u32], ids: &[u32]) -> Vec<f32> {
     let hidden = model.hidden_states(&all, &[all.len()]);
     let first = prompt.len() - 1;
     let scores =
-        token_logprobs(hidden.narrow(0, first, ids.len()), model.head(), &all[prompt.len()..], model.compute());
+        token_logprobs(hidden.narrow(0, first, ids.len()), model.head_weight(), &all[prompt.len()..], model.compute());
     scores.logprobs.into_data().try_to_vec().expect("scores are f32")
 }
 
@@ -163,7 +163,8 @@ fn end_tokens_and_callers_stop() {
         seen += 1;
         if seen == 3 { Flow::Stop } else { Flow::Continue }
     })
-    .unwrap();
+    .unwrap()
+    .0;
     assert_eq!((&stopped.ids[..], stopped.finish_reason), (&free.ids[..3], FinishReason::Stop));
 }
 
@@ -199,7 +200,7 @@ fn the_context_and_the_cache_are_limits() {
     assert_eq!((generation.ids.len(), generation.finish_reason), (6, FinishReason::Length));
     let error = generate(&model, &[1; 256], &greedy(1), &mut |_| Flow::Continue).unwrap_err();
     assert_eq!(error.to_string(), "the prompt has 256 tokens, and the model's context holds 256");
-    assert_eq!(generate(&model, &[], &greedy(1), &mut |_| Flow::Continue), Err(GenerateError::EmptyPrompt));
+    assert_eq!(generate(&model, &[], &greedy(1), &mut |_| Flow::Continue).unwrap_err(), GenerateError::EmptyPrompt);
     assert!(generate(&model, &[64], &greedy(1), &mut |_| Flow::Continue).is_err());
     let mut engine = Engine::new(&model, EngineConfig { cache_tokens: 10, ..EngineConfig::default() });
     let error = engine.submit(&[1, 2, 3], &greedy(8)).unwrap_err();

@@ -106,13 +106,7 @@ pub(super) fn run(args: &NextTokenArgs) -> anyhow::Result<()> {
             .into());
     }
     if let Some(other) = &args.compare {
-        return compare::run(
-            args,
-            &subject,
-            &ModelArg { model: Some(other.clone()), base_model: None },
-            &text,
-            positions,
-        );
+        return compare::run(args, &subject, &ModelArg::of(other), &text, positions);
     }
     let found = next_tokens(&subject.model, &subject.ids, positions, args.top_k.into())?;
     if let Some(figure) = &args.plot {

@@ -1,14 +1,15 @@
 //! `--model`: a folder in Hugging Face format, the name of one on the Hub, or the bundled model.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use burn::tensor::Device;
 use reheat_chat::{ChatTemplate, TemplateTokens};
 use reheat_hub::RepoType;
-use reheat_model::{ModelError, Qwen2};
+use reheat_model::{ModelError, Precision, Qwen2, Qwen2Config};
 use reheat_tokenizer::Tokenizer;
 
-use crate::{demo, fault::Fault, hub};
+use crate::{demo, device::ChosenDevice, fault::Fault, hub};
 
 /// The model that a command looks at or talks with.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,6 +22,56 @@ pub(crate) struct ModelArg {
     /// Model that an adapter belongs to, where it is not the one that the adapter names.
     #[arg(long, value_name = "DIR|NAME", requires = "model")]
     pub(crate) base_model: Option<PathBuf>,
+}
+
+impl ModelArg {
+    /// A model by its folder.
+    pub(crate) fn of(dir: &Path) -> Self {
+        Self { model: Some(dir.to_owned()), base_model: None }
+    }
+}
+
+/// `--dtype`
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PrecisionArg {
+    /// Hold and multiply the matrices in float32, bfloat16 or int8; auto takes bfloat16 where the checkpoint is stored so.
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    dtype: DtypeChoice,
+}
+
+/// What `--dtype` may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DtypeChoice {
+    Auto,
+    Given(Precision),
+}
+
+impl FromStr for DtypeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text.parse().map(Self::Given).map_err(|_| "expected auto, float32, bfloat16 or int8".into()),
+        }
+    }
+}
+
+impl PrecisionArg {
+    /// Decides, and says on stderr what and why.
+    pub(crate) fn resolve(self, source: &ModelSource, device: &ChosenDevice) -> anyhow::Result<Precision> {
+        let (precision, reason) = match self.dtype {
+            DtypeChoice::Given(precision) => (precision, "asked for".to_owned()),
+            DtypeChoice::Auto => match source.stored_dtype()?.as_deref() {
+                Some("bfloat16") => (Precision::Bfloat16, "the checkpoint is stored so".to_owned()),
+                Some(other) => (Precision::Float32, format!("the checkpoint is stored in {other}")),
+                None => (Precision::Float32, "the checkpoint does not say how it is stored".to_owned()),
+            },
+        };
+        let line = format!("{}: {precision} ({reason}) on {} ({})", source.name(), device.name, device.reason);
+        eprintln!("{}", console::style(line).dim().for_stderr());
+        Ok(precision)
+    }
 }
 
 /// A model folder.
@@ -129,9 +180,22 @@ impl ModelSource {
         Ok(Tokenizer::from_dir(self.text_dir())?)
     }
 
+    /// The model in f32.
     pub(crate) fn model(&self, device: &Device) -> anyhow::Result<Qwen2> {
-        let model = Qwen2::load(self.base_dir(), device)?;
+        self.model_in(device, Precision::Float32)
+    }
+
+    /// The model with its matrices held as `precision` says.
+    pub(crate) fn model_in(&self, device: &Device, precision: Precision) -> anyhow::Result<Qwen2> {
+        let model = Qwen2::load_in(self.base_dir(), device, precision)?;
         Ok(if self.is_adapter() { model.with_adapter(&self.dir)? } else { model })
+    }
+
+    /// The type in which the checkpoint is stored, as its configuration names it.
+    fn stored_dtype(&self) -> anyhow::Result<Option<String>> {
+        let config = Qwen2Config::from_dir(self.base_dir())?;
+        let dtype = config.get("dtype").or_else(|| config.get("torch_dtype"));
+        Ok(dtype.and_then(|dtype| dtype.as_str()).map(str::to_owned))
     }
 
     /// The template of the folder, or `None`.

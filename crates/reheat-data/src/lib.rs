@@ -7,8 +7,12 @@ mod row; // one row, and where it stands
 mod read; // files to rows
 mod source; // what people name, to files and rows of them
 mod format; // rows to examples
+mod conversion; // datasets to examples
 mod tokenize; // examples to ids and labels
-mod prepare; // files to sequences, with a report
+mod prepare; // datasets to what training takes, with a report
+mod inspect; // what a dataset holds
+mod spread; // quantities in numbers
+mod write; // examples to files
 mod batch; // sequences laid end to end
 mod pack; // documents to full rows
 mod order; // the order of an epoch
@@ -16,15 +20,19 @@ mod error;
 
 pub use self::{
     batch::{Batch, IGNORE_INDEX, Sequence},
+    conversion::{Conversion, ConversionOptions, ConvertedRow},
     error::{DataError, RowProblem},
     format::{Context, Detection, Example, Format, Message, Turns, detect},
+    inspect::{Column, Finding, InspectedFile, Inspection, inspect},
     order::{TrainSamplingStrategy, epoch_order},
     pack::{PackOptions, PackReport, PackingStrategy, pack},
     prepare::{
-        OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, Report, SkippedRow, TruncationMode,
-        UnpairedCompletion, prepare_preference, prepare_sft, prepare_unpaired,
+        LengthReport, OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, PreviewedRow, Report, SkippedRow,
+        TruncationMode, UnpairedCompletion, lengths, prepare_preference, prepare_sft, prepare_unpaired, preview,
     },
     read::{RawRow, panic_is_expected},
     row::{Row, RowId},
     source::{DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},
+    spread::Spread,
+    write::{ConvertOptions, ConvertTo, convert},
 };

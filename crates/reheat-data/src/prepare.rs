@@ -5,9 +5,12 @@ mod pipeline; // rows to items, by many threads
 mod report; // what became of the rows
 mod sft;
 mod preference;
+mod preview; // rows one by one, as they will be trained
 
+pub(crate) use self::preview::AnyKind;
 pub use self::{
     preference::{PreferencePair, UnpairedCompletion, prepare_preference, prepare_unpaired},
+    preview::{LengthReport, PreviewedRow, lengths, preview},
     report::{Prepared, Report, SkippedRow},
     sft::prepare_sft,
 };

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     peft::{self, PeftSettings},
-    source::ModelArg,
+    source::{ModelArg, choose_eos},
 };
 use crate::{
     device::{ChosenDevice, DeviceChoice},
@@ -128,7 +128,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     peft.check(&source)?;
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
-    let eos_note = choose_eos(&settings, template.as_ref(), &mut tokenizer)?;
+    let eos_note = choose_eos(settings.eos_token.as_deref(), template.as_ref(), &mut tokenizer)?;
     // A dry run writes nothing.
     let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
     let prepared = prepare(&dataset.open()?, &tokenizer, template.as_ref(), &data, rejected.clone())?;
@@ -252,27 +252,6 @@ fn check(
         (Some(model), []) => Ok(model.into()),
         (_, [fault]) => Err(Fault::input(fault.clone())),
         (_, faults) => Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  ")))),
-    }
-}
-
-/// Makes the token that ends a turn the end of text, or the tuned model would never stop. Says so when it changed.
-fn choose_eos(
-    settings: &RunSettings,
-    template: Option<&ChatTemplate>,
-    tokenizer: &mut Tokenizer,
-) -> anyhow::Result<Option<String>> {
-    const CHATML_END: &str = "<|im_end|>";
-    let told = template
-        .is_some_and(|template| template.source().contains(CHATML_END) && tokenizer.token_to_id(CHATML_END).is_some());
-    let wanted = settings.eos_token.as_deref().or(told.then_some(CHATML_END));
-    let current = tokenizer.special_tokens().eos().map(|eos| eos.content.clone());
-    match wanted {
-        Some(wanted) if current.as_deref() != Some(wanted) => {
-            tokenizer.set_eos_token(wanted)?;
-            let before = current.unwrap_or_else(|| "none".into());
-            Ok(Some(format!("ends the template's turns; before: {before}")))
-        }
-        _ => Ok(None),
     }
 }
 

@@ -221,6 +221,27 @@ impl ModelSource {
     }
 }
 
+/// Makes the token that ends a turn the end of text, or the tuned model would never stop. Says so when it changed.
+pub(crate) fn choose_eos(
+    eos_token: Option<&str>,
+    template: Option<&ChatTemplate>,
+    tokenizer: &mut Tokenizer,
+) -> anyhow::Result<Option<String>> {
+    const CHATML_END: &str = "<|im_end|>";
+    let told = template
+        .is_some_and(|template| template.source().contains(CHATML_END) && tokenizer.token_to_id(CHATML_END).is_some());
+    let wanted = eos_token.or(told.then_some(CHATML_END));
+    let current = tokenizer.special_tokens().eos().map(|eos| eos.content.clone());
+    match wanted {
+        Some(wanted) if current.as_deref() != Some(wanted) => {
+            tokenizer.set_eos_token(wanted)?;
+            let before = current.unwrap_or_else(|| "none".into());
+            Ok(Some(format!("ends the template's turns; before: {before}")))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What a template has to know of the tokenizer.
 pub(crate) fn template_tokens(tokenizer: &Tokenizer) -> TemplateTokens {
     let named = tokenizer.special_tokens().named().map(|(name, token)| (name.to_owned(), token.content.clone()));

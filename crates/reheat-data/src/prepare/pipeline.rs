@@ -1,13 +1,10 @@
 //! Rows to items, by many threads: the part that every training method shares.
 
-use std::{collections::HashMap, sync::Arc};
-
 use rayon::prelude::*;
 
 use super::{OnBadRow, PrepareOptions, Prepared, Report};
 use crate::{
-    DataError, Dataset, Detection, Example, Format, Row, RowId, RowProblem, detect,
-    format::{ConvertOptions, Converter},
+    Conversion, ConversionOptions, ConvertedRow, DataError, Dataset, Detection, Example, Format, RowId, RowProblem,
     tokenize::Encoder,
 };
 
@@ -35,8 +32,17 @@ pub(super) enum Outcome<T> {
     LeftOut { problem: RowProblem, size: Size },
 }
 
+impl<T> Outcome<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Item { item, size } => Outcome::Item { item: change(item), size },
+            Self::LeftOut { problem, size } => Outcome::LeftOut { problem, size },
+        }
+    }
+}
+
 /// What became of a row's examples, or why it has none.
-type Outcomes<T> = Result<Vec<Outcome<T>>, RowProblem>;
+pub(super) type Outcomes<T> = Result<Vec<Outcome<T>>, RowProblem>;
 
 /// How much an example is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,6 +53,41 @@ pub(super) struct Size {
     pub(super) prompt_diverges: bool,
 }
 
+/// The rows of a dataset on their way to items.
+pub(super) struct Pipeline<'a, R> {
+    recipe: &'a R,
+    conversion: Conversion,
+}
+
+impl<'a, R: Recipe> Pipeline<'a, R> {
+    pub(super) fn new(dataset: &Dataset, recipe: &'a R, options: &PrepareOptions) -> Self {
+        let options = ConversionOptions {
+            format: options.format,
+            dataset_text_field: options.dataset_text_field.clone(),
+            on_bad_row: options.on_bad_row,
+        };
+        Self { recipe, conversion: Conversion::wanting(R::FORMATS, dataset, options) }
+    }
+
+    /// What the next rows became; nothing at the end.
+    pub(super) fn next_chunk(&mut self) -> Result<Vec<(RowId, Outcomes<R::Item>)>, DataError> {
+        let recipe = self.recipe;
+        let rows =
+            self.conversion.next_chunk_checked(&mut |id, detection, example| check(recipe, id, detection, example))?;
+        let items = |(id, examples): ConvertedRow| {
+            let outcomes = examples.and_then(|examples| {
+                let mut outcomes = Vec::with_capacity(examples.len());
+                for example in examples {
+                    outcomes.extend(recipe.items(example)?);
+                }
+                Ok(outcomes)
+            });
+            (id, outcomes)
+        };
+        Ok(rows.into_par_iter().map(items).collect())
+    }
+}
+
 /// Reads the rows of a dataset and makes items of them.
 pub(super) fn run<R: Recipe>(
     dataset: &Dataset,
@@ -55,57 +96,21 @@ pub(super) fn run<R: Recipe>(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Prepared<R::Item>, DataError> {
     let mut prepared = Prepared { examples: Vec::new(), report: Report::default() };
-    let mut rows = dataset.rows();
-    let mut converters: HashMap<Origin, Converter> = HashMap::new();
+    let mut pipeline = Pipeline::new(dataset, recipe, options);
     loop {
-        let chunk = rows.next_chunk()?;
-        prepared.report.filtered = rows.num_filtered();
-        prepared.report.not_sampled = rows.num_not_sampled();
-        if chunk.is_empty() {
+        let rows = pipeline.next_chunk()?;
+        if rows.is_empty() {
             break;
         }
-        let mut parsed: Vec<_> = chunk
-            .into_par_iter()
-            .map(|row| {
-                let part = row.part();
-                let (id, row) = row.parse();
-                (Origin { part, file: id.file().into() }, id, row)
-            })
-            .collect();
-        for (origin, id, row) in &mut parsed {
-            if let Ok(first) = row
-                && !converters.contains_key(origin)
-            {
-                match told(id, first, recipe, options) {
-                    Ok(detection) => {
-                        converters.insert(origin.clone(), Converter::new(&detection, ConvertOptions::default()));
-                        prepared.report.files.push((id.file().to_owned(), detection));
-                    }
-                    // The next row of the file may tell.
-                    Err(DataError::Row { problem, .. }) if options.on_bad_row == OnBadRow::Skip => *row = Err(problem),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        let results: Vec<(RowId, Outcomes<R::Item>)> = parsed
-            .into_par_iter()
-            .map(|(origin, id, row)| {
-                let outcomes = row.and_then(|row| {
-                    let converter = converters.get(&origin).expect("a row that parses has told the format");
-                    let mut outcomes = Vec::with_capacity(1);
-                    for example in converter.convert(row)? {
-                        outcomes.extend(recipe.items(example)?);
-                    }
-                    Ok(outcomes)
-                });
-                (id, outcomes)
-            })
-            .collect();
-        for (id, outcomes) in results {
+        for (id, outcomes) in rows {
             prepared.take(id, outcomes, options.on_bad_row)?;
         }
         progress(prepared.report.rows);
     }
+    let report = &mut prepared.report;
+    report.filtered = pipeline.conversion.num_filtered();
+    report.not_sampled = pipeline.conversion.num_not_sampled();
+    report.files = pipeline.conversion.into_files();
     if let Some(path) = &options.rejected {
         prepared.report.write_rejected(dataset, path)?;
     }
@@ -113,36 +118,21 @@ pub(super) fn run<R: Recipe>(
     Ok(prepared)
 }
 
-/// Rows of one format: those of a file, in one dataset of a mixture.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Origin {
-    part: usize,
-    file: Arc<str>,
-}
-
-/// The format of a file's rows, by the setting or by looking at one.
-fn told<R: Recipe>(id: &RowId, row: &Row, recipe: &R, options: &PrepareOptions) -> Result<Detection, DataError> {
-    let detection = match options.format {
-        Some(format) => Detection::given(format, row, &options.dataset_text_field),
-        None => detect(id, row, R::FORMATS, &options.dataset_text_field)?,
-    };
-    if !R::FORMATS.contains(&detection.format) {
-        let found = detection.format.description();
-        return Err(DataError::WrongKind { row: id.clone(), found, needed: R::NEEDED });
+/// Refuses a file whose rows can't be used, by what its first row became.
+fn check<R: Recipe>(recipe: &R, id: &RowId, detection: &Detection, example: Option<&Example>) -> Result<(), DataError> {
+    let format = detection.format;
+    if !R::FORMATS.contains(&format) {
+        return Err(DataError::WrongKind { row: id.clone(), found: format.description(), needed: R::NEEDED });
     }
-    // One row is converted to see what its file takes.
-    let sample = Converter::new(&detection, ConvertOptions::default()).convert(row.clone()).unwrap_or_default();
-    if let Some(example) = sample.first() {
-        let encoder = recipe.encoder();
-        if example.is_conversational() && encoder.template.is_none() {
-            return Err(DataError::NoTemplate { row: id.clone(), format: detection.format });
-        }
-        if example.is_text() && encoder.tokenizer.special_tokens().eos().is_none() {
-            return Err(DataError::NoEos { row: id.clone(), format: detection.format });
-        }
-        recipe.check(id, detection.format, example)?;
+    let Some(example) = example else { return Ok(()) };
+    let encoder = recipe.encoder();
+    if example.is_conversational() && encoder.template.is_none() {
+        return Err(DataError::NoTemplate { row: id.clone(), format });
     }
-    Ok(detection)
+    if example.is_text() && encoder.tokenizer.special_tokens().eos().is_none() {
+        return Err(DataError::NoEos { row: id.clone(), format });
+    }
+    recipe.check(id, format, example)
 }
 
 impl<T> Prepared<T> {

@@ -100,14 +100,14 @@ pub fn prepare_unpaired(
 }
 
 /// Answers to prompts, encoded and cut.
-struct Answers<'a> {
+pub(super) struct Answers<'a> {
     encoder: Encoder<'a>,
     max_length: usize,
     overlong: Overlong,
 }
 
 impl<'a> Answers<'a> {
-    fn new(
+    pub(super) fn new(
         tokenizer: &'a Tokenizer,
         template: Option<&'a ChatTemplate>,
         options: &PrepareOptions,
@@ -173,7 +173,7 @@ impl<'a> Answers<'a> {
         Ok(Outcome::Item { item: item(prompt_ids, answers), size })
     }
 
-    fn pair(
+    pub(super) fn pair(
         &self,
         prompt: &Turns,
         answers: [Turns; 2],
@@ -186,7 +186,7 @@ impl<'a> Answers<'a> {
         })
     }
 
-    fn single(
+    pub(super) fn single(
         &self,
         prompt: &Turns,
         completion: Turns,
@@ -202,7 +202,11 @@ impl<'a> Answers<'a> {
 }
 
 /// The prompt and the two answers of a preference.
-fn explicit(prompt: Option<Turns>, chosen: Turns, rejected: Turns) -> Result<(Turns, [Turns; 2]), RowProblem> {
+pub(super) fn explicit(
+    prompt: Option<Turns>,
+    chosen: Turns,
+    rejected: Turns,
+) -> Result<(Turns, [Turns; 2]), RowProblem> {
     match prompt {
         Some(prompt) => Ok((prompt, [chosen, rejected])),
         None => extract_prompt(chosen, rejected).map(|(prompt, chosen, rejected)| (prompt, [chosen, rejected])),

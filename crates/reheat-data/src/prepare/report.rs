@@ -72,7 +72,7 @@ pub struct Prepared<T = Sequence> {
 }
 
 impl Report {
-    pub(super) fn leave_out(&mut self, index: u64, row: RowId, problem: &RowProblem) {
+    pub(crate) fn leave_out(&mut self, index: u64, row: RowId, problem: &RowProblem) {
         let reason = problem.reason();
         *self.skipped.entry(reason).or_default() += 1;
         self.skipped_rows.push(SkippedRow { row, reason, problem: problem.to_string(), index });
@@ -101,7 +101,7 @@ impl Report {
 
     /// Writes the rows that were left out as JSON lines: `row`, `reason`, `problem`, and `text`, the row as it was
     /// found. They are read once more for it, so that good rows cost nothing.
-    pub(super) fn write_rejected(&self, dataset: &Dataset, path: &Path) -> Result<(), DataError> {
+    pub(crate) fn write_rejected(&self, dataset: &Dataset, path: &Path) -> Result<(), DataError> {
         let mut left: VecDeque<&SkippedRow> = self.skipped_rows.iter().collect();
         if left.is_empty() {
             return Ok(());

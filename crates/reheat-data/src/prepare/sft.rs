@@ -44,9 +44,9 @@ pub fn prepare_sft(
     Ok(prepared)
 }
 
-struct Sft<'a> {
-    encoder: Encoder<'a>,
-    options: &'a PrepareOptions,
+pub(super) struct Sft<'a> {
+    pub(super) encoder: Encoder<'a>,
+    pub(super) options: &'a PrepareOptions,
 }
 
 impl Recipe for Sft<'_> {

@@ -7,6 +7,7 @@ mod next_token;
 mod generate;
 mod chat;
 mod template;
+mod data;
 mod peft; // adapters
 mod sft;
 mod merge;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Chat(chat::ChatArgs),
     #[command(subcommand)]
     Template(template::TemplateCommand),
+    #[command(subcommand)]
+    Data(data::DataCommand),
     Sft(Box<sft::SftArgs>),
     Download(download::DownloadArgs),
     Push(push::PushArgs),
@@ -54,6 +57,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Template(command) => template::run(command),
+        Command::Data(command) => data::run(command),
         Command::Sft(args) => sft::run(&args),
         Command::Download(args) => download::run(args),
         Command::Push(args) => push::run(args),

@@ -34,7 +34,7 @@ fn on_green(text: &str) -> String {
 }
 
 /// Control characters as their pictures, but for tabs and line breaks.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let picture = |character: char| match character {
         '\n' | '\t' => character,
         '\u{7f}' => '␡',

@@ -4,12 +4,14 @@ mod scale; // round numbers for axes
 mod terminal; // a curve in braille dots, a bar in blocks
 mod curves;
 mod bars; // bars as small multiples
+mod histogram;
 mod figure; // SVG and PNG files
 
 pub(crate) use self::{
     bars::{Bar, BarChart, BarPanel, save_bars},
     curves::{Panel, save_panels},
     figure::Figure,
+    histogram::{Histogram, histogram, save_histogram},
     terminal::{bar, curve},
 };
 

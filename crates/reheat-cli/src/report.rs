@@ -16,7 +16,26 @@ pub(crate) fn print(report: &Report, rejected: Option<&Path>) {
     }
 }
 
+/// Says on stderr what was read, converted and left out.
+pub(crate) fn print_conversion(report: &Report, rejected: Option<&Path>) {
+    let read = format!("{} read, {} written", counted(report.rows, "row"), number(report.examples));
+    for line in told(report, read, rejected) {
+        eprintln!("{line}");
+    }
+}
+
 fn lines(report: &Report, rejected: Option<&Path>) -> Vec<String> {
+    let read = format!(
+        "{} read: {}, {}, {} of them trained",
+        counted(report.rows, "row"),
+        counted(report.examples, "example"),
+        counted(report.tokens, "token"),
+        number(report.trained_tokens)
+    );
+    told(report, read, rejected)
+}
+
+fn told(report: &Report, read: String, rejected: Option<&Path>) -> Vec<String> {
     let mut lines: Vec<String> = report
         .files
         .iter()
@@ -27,16 +46,7 @@ fn lines(report: &Report, rejected: Option<&Path>) -> Vec<String> {
             lines.push(what);
         }
     };
-    say(
-        1,
-        format!(
-            "{} read: {}, {}, {} of them trained",
-            counted(report.rows, "row"),
-            counted(report.examples, "example"),
-            counted(report.tokens, "token"),
-            number(report.trained_tokens)
-        ),
-    );
+    say(1, read);
     say(report.filtered, format!("{} left out by the filter", counted(report.filtered, "row")));
     say(report.not_sampled, format!("{} not drawn", counted(report.not_sampled, "row")));
     for (reason, &count) in &report.skipped {

@@ -261,6 +261,14 @@ impl ChatTemplate {
         self.inner.templates.iter().any(|template| template.source.contains("strftime_now"))
     }
 
+    /// Text that is another one where the templates or their tokens are others, for telling them apart.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let sources: Vec<(&str, &str)> =
+            self.inner.templates.iter().map(|template| (template.name.as_str(), template.source.as_str())).collect();
+        format!("{sources:?} {:?}", self.inner.tokens)
+    }
+
     /// Renders a conversation.
     ///
     /// # Errors

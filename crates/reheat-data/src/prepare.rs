@@ -2,6 +2,7 @@
 //! counted.
 
 mod pipeline; // rows to items, by many threads
+mod cache; // what was made, on disk
 mod report; // what became of the rows
 mod sft;
 mod preference;
@@ -85,6 +86,9 @@ pub struct PrepareOptions {
     /// Where the rows that are left out are written, as JSON lines with the reason. The file is made only if there are
     /// any.
     pub rejected: Option<PathBuf>,
+    /// A folder that keeps what is made, so that it isn't made again as long as no byte of the dataset, the tokenizer,
+    /// the template or the settings changes. Not used where the template asks for the time. Default none.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for PrepareOptions {
@@ -102,6 +106,7 @@ impl Default for PrepareOptions {
             packing_batch_size: None,
             on_bad_row: OnBadRow::Error,
             rejected: None,
+            cache: None,
         }
     }
 }

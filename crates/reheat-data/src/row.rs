@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value};
 
 /// One row: column names and values, in the order of the file.
@@ -58,6 +58,19 @@ impl fmt::Display for RowId {
 impl Serialize for RowId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RowId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = match text.rsplit_once(": row ") {
+            Some((file, number)) => number.parse().ok().map(|number| Self::row(&file.into(), number)),
+            None => {
+                text.rsplit_once(':').and_then(|(file, number)| Some(Self::line(&file.into(), number.parse().ok()?)))
+            }
+        };
+        parsed.ok_or_else(|| D::Error::custom("not the place of a row"))
     }
 }
 

@@ -298,3 +298,66 @@ fn preferences_without_room_for_an_answer_are_left_out() {
     keep_end.truncation_mode = TruncationMode::KeepEnd;
     assert!(prepared(&keep_end).unwrap_err().to_string().starts_with("truncation_mode `keep_end`"));
 }
+
+#[test]
+fn a_cache_is_used_until_a_byte_changes() {
+    let rows = json!([{"text": "one"}, {"text": [2]}, {"text": "three"}]);
+    let case = Case::new(&rows);
+    let (cache, rejected) = (case.path("cache"), case.path("rejected.jsonl"));
+    let mut case = case.with(|options| {
+        options.on_bad_row = OnBadRow::Skip;
+        options.cache = Some(cache.clone());
+        options.rejected = Some(rejected.clone());
+    });
+    let entries = || {
+        let mut entries: Vec<PathBuf> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        entries
+    };
+    let made = case.sft().unwrap();
+    assert_eq!(entries().len(), 1);
+    fs::remove_file(&rejected).unwrap();
+
+    // What is found is what was made, and a damaged entry is made again.
+    let found = case.sft().unwrap();
+    assert_eq!((&found.examples, json!(found.report)), (&made.examples, json!(made.report)));
+    assert!(rejected.exists());
+    let whole = fs::read(&entries()[0]).unwrap();
+    for damaged in [whole[..whole.len() - 1].to_vec(), [&whole[..40], &[whole[40] ^ 1], &whole[41..]].concat(), vec![]]
+    {
+        fs::write(&entries()[0], damaged).unwrap();
+        assert_eq!(case.sft().unwrap().examples, made.examples);
+        assert_eq!(fs::read(&entries()[0]).unwrap(), whole);
+    }
+
+    // Another setting, another template, another byte of the file: each is another entry.
+    case.options.max_length = Some(3);
+    assert_ne!(case.sft().unwrap().examples, made.examples);
+    assert_eq!(entries().len(), 2);
+    case.template = ChatTemplate::new("{{ messages }}", &TemplateTokens::default()).unwrap();
+    case.sft().unwrap();
+    assert_eq!(entries().len(), 3);
+    let text = fs::read_to_string(case.path("rows.jsonl")).unwrap();
+    fs::write(case.path("rows.jsonl"), text.replace("three", "threE")).unwrap();
+    case.sft().unwrap();
+    assert_eq!(entries().len(), 4);
+}
+
+#[test]
+fn pairs_are_cached_too() {
+    let rows = json!([{"prompt": "a", "chosen": "b", "rejected": "c"}]);
+    let case = Case::new(&rows);
+    let cache = case.path("cache");
+    let case = case.with(|options| options.cache = Some(cache));
+    let pairs = || {
+        let Case { tokenizer, template, options, .. } = &case;
+        prepare_preference(&case.dataset(), tokenizer, Some(template), options, &mut |_| {}).unwrap().examples
+    };
+    assert_eq!(pairs(), pairs());
+    let single = || {
+        let Case { tokenizer, template, options, .. } = &case;
+        prepare_unpaired(&case.dataset(), tokenizer, Some(template), options, &mut |_| {}).unwrap().examples
+    };
+    assert_eq!(single(), single());
+    assert_eq!(fs::read_dir(case.path("cache")).unwrap().count(), 2);
+}

@@ -85,6 +85,15 @@ impl Tokenizer {
         Ok(Self { inner, definition, files, special, eos_ids, matcher, byte_level, vocab_size })
     }
 
+    /// Hands out everything that ids depend on, for telling tokenizers apart.
+    pub fn fingerprint(&self, feed: &mut dyn FnMut(&[u8])) {
+        match &self.definition {
+            Some(definition) => feed(definition),
+            None => feed(self.inner.to_string(false).unwrap_or_default().as_bytes()),
+        }
+        feed(format!("{:?} {:?}", self.special, self.inner.get_encode_special_tokens()).as_bytes());
+    }
+
     /// Tokens of `text`. Nothing is added at either end.
     ///
     /// A special token that the text spells becomes that token, as in transformers; text that must not do that goes

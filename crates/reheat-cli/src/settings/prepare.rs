@@ -45,6 +45,9 @@ pub(crate) struct PrepareSettings {
     /// `rejected.jsonl`.
     #[schemars(with = "BadRowSchema")]
     pub(crate) on_bad_row: OnBadRow,
+    /// Folder that keeps tokenised rows, so that a further run with the same bytes, tokenizer, template and settings
+    /// finds them made.
+    pub(crate) dataset_cache_dir: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -105,6 +108,7 @@ impl Default for PrepareSettings {
             packing_strategy: PackingStrategy::Bfd,
             packing_batch_size: options.packing_batch_size,
             on_bad_row: options.on_bad_row,
+            dataset_cache_dir: None,
         }
     }
 }
@@ -128,6 +132,7 @@ impl PrepareSettings {
             packing_batch_size: self.packing_batch_size,
             on_bad_row: self.on_bad_row,
             rejected,
+            cache: self.dataset_cache_dir.as_ref().map(PathBuf::from),
         })
     }
 }

@@ -98,6 +98,11 @@ pub fn detect(id: &RowId, row: &Row, wanted: &[Format], text_column: &str) -> Re
 }
 
 impl Detection {
+    /// What was found out before about rows that are no longer at hand.
+    pub(crate) fn kept(format: Format, reason: String) -> Self {
+        Self { format, reason, layout: Layout::default_of(format, &Row::new(), "text") }
+    }
+
     /// The layout of rows whose format the user names.
     pub(crate) fn given(format: Format, row: &Row, text_column: &str) -> Self {
         let layout = candidates(row, text_column)

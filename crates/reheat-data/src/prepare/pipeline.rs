@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{OnBadRow, PrepareOptions, Prepared, Report};
+use super::{
+    OnBadRow, PrepareOptions, Prepared, Report,
+    cache::{self, Record},
+};
 use crate::{
     Conversion, ConversionOptions, ConvertedRow, DataError, Dataset, Detection, Example, Format, RowId, RowProblem,
     tokenize::Encoder,
@@ -94,6 +97,33 @@ pub(super) fn run<R: Recipe>(
     recipe: &R,
     options: &PrepareOptions,
     progress: &mut dyn FnMut(u64),
+) -> Result<Prepared<R::Item>, DataError>
+where
+    R::Item: Record,
+{
+    let entry = cache::entry(dataset, recipe, options)?;
+    let kept = entry.as_deref().map_or(Ok(None), cache::load)?;
+    let is_kept = kept.is_some();
+    let prepared = match kept {
+        Some(prepared) => prepared,
+        None => read(dataset, recipe, options, progress)?,
+    };
+    progress(prepared.report.rows);
+    if let Some(path) = &options.rejected {
+        prepared.report.write_rejected(dataset, path)?;
+    }
+    prepared.report.check(dataset)?;
+    if let (Some(entry), false) = (entry, is_kept) {
+        cache::store(&entry, &prepared)?;
+    }
+    Ok(prepared)
+}
+
+fn read<R: Recipe>(
+    dataset: &Dataset,
+    recipe: &R,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Prepared<R::Item>, DataError> {
     let mut prepared = Prepared { examples: Vec::new(), report: Report::default() };
     let mut pipeline = Pipeline::new(dataset, recipe, options);
@@ -111,10 +141,6 @@ pub(super) fn run<R: Recipe>(
     report.filtered = pipeline.conversion.num_filtered();
     report.not_sampled = pipeline.conversion.num_not_sampled();
     report.files = pipeline.conversion.into_files();
-    if let Some(path) = &options.rejected {
-        prepared.report.write_rejected(dataset, path)?;
-    }
-    prepared.report.check(dataset)?;
     Ok(prepared)
 }
 

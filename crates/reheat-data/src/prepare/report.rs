@@ -1,6 +1,7 @@
 //! What became of the rows.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     fs::File,
     io::{self, BufWriter, Write},
@@ -18,7 +19,7 @@ pub struct SkippedRow {
     /// Where it stands.
     pub row: RowId,
     /// The reason in two or three words.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What is wrong with it.
     pub problem: String,
     /// Its place among the rows of the dataset, from 0.
@@ -39,7 +40,7 @@ pub struct Report {
     /// Rows that were not drawn for the dataset's samples.
     pub not_sampled: u64,
     /// Examples left out, by reason. A row is one example, unless it lists several.
-    pub skipped: BTreeMap<&'static str, u64>,
+    pub skipped: BTreeMap<Cow<'static, str>, u64>,
     /// The rows left out.
     pub skipped_rows: Vec<SkippedRow>,
     /// Examples that training takes, before they are packed: sequences, or pairs of answers.
@@ -73,8 +74,8 @@ pub struct Prepared<T = Sequence> {
 
 impl Report {
     pub(crate) fn leave_out(&mut self, index: u64, row: RowId, problem: &RowProblem) {
-        let reason = problem.reason();
-        *self.skipped.entry(reason).or_default() += 1;
+        let reason = Cow::Borrowed(problem.reason());
+        *self.skipped.entry(reason.clone()).or_default() += 1;
         self.skipped_rows.push(SkippedRow { row, reason, problem: problem.to_string(), index });
     }
 

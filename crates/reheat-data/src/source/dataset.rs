@@ -1,12 +1,15 @@
 //! Datasets opened: files found, splits and slices resolved, shares worked out.
 
 use std::{
+    fs::File,
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     operations::Operations,
@@ -135,6 +138,20 @@ impl Dataset {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A digest of every byte of the files, and of which of their rows are meant.
+    pub(crate) fn digest(&self) -> Result<[u8; 32], DataError> {
+        let Arrangement { draw, shuffle, seed } = &self.arrangement;
+        let mut digest = Sha256::new();
+        digest.update(format!("{:?} {draw:?} {shuffle:?} {seed}", self.parts));
+        for file in self.files() {
+            let mut bytes = File::open(file).map_err(DataError::read(file))?;
+            io::copy(&mut bytes, &mut digest).map_err(DataError::read(file))?;
+            // Where one file ends and the next begins.
+            digest.update(file.as_os_str().as_encoded_bytes());
+        }
+        Ok(digest.finalize().into())
     }
 
     /// The rows from the first on.

@@ -140,9 +140,10 @@ impl ChatError {
                 "enclose what the assistant writes in `{% generation %}` and `{% endgeneration %}` in a copy of the \
                  template and give it with `--chat-template`, or train on all text",
             ),
-            Self::ControlToken { .. } => {
-                Some("take control tokens in messages for what they spell, as transformers does, or take them out")
-            }
+            Self::ControlToken { .. } => Some(
+                "--control-tokens recognized takes what messages spell for those tokens, as transformers does; or \
+                     take them out of the messages",
+            ),
             Self::Limit { .. } => Some("templates of published models stay far below it: read the template first"),
             _ => None,
         }

@@ -72,11 +72,12 @@ fn told(report: &Report, read: String, rejected: Option<&Path>) -> Vec<String> {
     lines
 }
 
-fn counted(count: u64, one: &str) -> String {
+/// `1 row`, `1,234 rows`
+pub(crate) fn counted(count: u64, one: &str) -> String {
     format!("{} {one}{}", number(count), if count == 1 { "" } else { "s" })
 }
 
 /// `12,345`
-fn number(count: u64) -> String {
+pub(crate) fn number(count: u64) -> String {
     if count < 1000 { count.to_string() } else { thousands(count as f64) }
 }

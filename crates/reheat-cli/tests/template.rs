@@ -153,6 +153,6 @@ fn with_a_tokenizer_the_mask_covers_tokens_and_users_forge_none() {
     let count = |json: &Value| json["ids"].as_array().unwrap().iter().filter(|id| *id == end_of_turn).count();
     assert_eq!((count(&json), &masks[masks.len() - 2]), (2, &json!(1)));
 
-    let forged = case.run(&["mask", "--json", "--recognize-control-tokens"]).json();
+    let forged = case.run(&["mask", "--json", "--control-tokens", "recognized"]).json();
     assert_eq!((count(&forged), &forged["literal_spans"]), (3, &json!([])));
 }

@@ -64,9 +64,15 @@ pub(crate) struct MaskArgs {
     #[command(flatten)]
     given: Given,
 
-    /// Take control tokens that a message spells for those tokens, as transformers does.
-    #[arg(long)]
-    recognize_control_tokens: bool,
+    /// What a message says that spells a control token: the characters, or the token, as in transformers.
+    #[arg(long, value_name = "NAME", default_value = "literal")]
+    control_tokens: ControlTokensArg,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ControlTokensArg {
+    Literal,
+    Recognized,
 }
 
 /// A template and conversations.
@@ -125,9 +131,10 @@ fn render(args: &RenderArgs) -> anyhow::Result<()> {
 
 fn mask(args: &MaskArgs) -> anyhow::Result<()> {
     args.given.for_each(|template, tokenizer, mut case| {
-        if args.recognize_control_tokens {
-            case.options.control_tokens = ControlTokens::Recognized;
-        }
+        case.options.control_tokens = match args.control_tokens {
+            ControlTokensArg::Literal => ControlTokens::Literal,
+            ControlTokensArg::Recognized => ControlTokens::Recognized,
+        };
         let transcript = template.render_for_training(&case.conversation, &case.options)?;
         let trained: Vec<Range<usize>> = transcript.assistant_spans.iter().map(|span| span.bytes.clone()).collect();
         let characters = transcript.in_characters(&trained);

@@ -10,6 +10,7 @@ use crate::{
     output::{self, Format},
     painted::harmless,
     progress::{self, thousands},
+    report::{counted, number},
 };
 
 /// Show what a dataset holds: columns, format, roles, examples, lengths, and what is odd about it.
@@ -51,7 +52,7 @@ pub(super) fn run(args: InspectArgs) -> anyhow::Result<()> {
 }
 
 fn print(found: &Inspection, out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "{}", style(format!("{} rows", number(found.rows))).bold())?;
+    writeln!(out, "{}", style(counted(found.rows, "row")).bold())?;
     for file in &found.files {
         writeln!(out, "  {}: {}, since {}", file.file, style(file.format).cyan(), file.reason)?;
     }
@@ -154,9 +155,4 @@ fn columns_of(spread: &Spread) -> String {
     let tail = [spread.p95, spread.p99, spread.max].map(|value| number(value.into()));
     let all = whole.into_iter().chain([thousands(spread.mean)]).chain(tail).chain([number(spread.total)]);
     all.map(|value| format!("  {value:>11}")).collect()
-}
-
-/// `12,345`
-pub(super) fn number(count: u64) -> String {
-    if count < 1000 { count.to_string() } else { thousands(count as f64) }
 }

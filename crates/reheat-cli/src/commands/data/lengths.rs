@@ -6,11 +6,12 @@ use console::style;
 use reheat_data::{LengthReport, OnBadRow, PrepareOptions, lengths};
 use serde_json::{Value, json};
 
-use super::{FormatArgs, RowsArgs, TextArgs, inspect::number};
+use super::{FormatArgs, RowsArgs, TextArgs};
 use crate::{
     output::{self, Format},
     plot::{self, Figure, Histogram},
     progress::{self, thousands},
+    report::{counted, number},
 };
 
 /// Show how long the sequences of a dataset are in tokens, and what --max-length would cut.
@@ -87,9 +88,9 @@ fn print(report: &LengthReport, histogram: &Histogram) -> anyhow::Result<()> {
     if let Some(tokens) = &report.tokens {
         writeln!(
             out,
-            "{} sequences, {} tokens",
-            style(number(tokens.count)).bold(),
-            style(number(tokens.total)).bold()
+            "{}, {}",
+            style(counted(tokens.count, "sequence")).bold(),
+            style(counted(tokens.total, "token")).bold()
         )?;
         writeln!(
             out,
@@ -110,16 +111,16 @@ fn print(report: &LengthReport, histogram: &Histogram) -> anyhow::Result<()> {
     } else {
         writeln!(
             out,
-            "--max-length {limit} cuts {} sequences ({:.1}%) and {} tokens ({:.1}%)",
-            number(report.over),
+            "--max-length {limit} cuts {} ({:.1}%) and {} ({:.1}%)",
+            counted(report.over, "sequence"),
             100.0 * report.over_share,
-            number(report.tokens_cut),
+            counted(report.tokens_cut, "token"),
             100.0 * report.tokens_cut_share
         )?;
     }
     out.flush()?;
     if let Some(first) = &report.first_bad_row {
-        eprintln!("{} rows can't be used; the first: {first}", number(report.bad_rows));
+        eprintln!("{} can't be used; the first: {first}", counted(report.bad_rows, "row"));
     }
     Ok(())
 }

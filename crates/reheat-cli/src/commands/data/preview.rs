@@ -145,7 +145,10 @@ fn shown(sequence: &Sequence, tokenizer: &Tokenizer) -> anyhow::Result<String> {
 fn print_ids(sequence: &Sequence, tokenizer: &Tokenizer, out: &mut impl std::io::Write) -> anyhow::Result<()> {
     writeln!(out, "{}", style(format!("{:>8}  {:>8}  token", "id", "label")).dim())?;
     for (id, label) in sequence.input_ids.iter().zip(&sequence.labels) {
-        let piece = visible(&tokenizer.decode(&[*id], DecodeMode::KeepSpecialTokens)?);
+        let piece = tokenizer.decode(&[*id], DecodeMode::KeepSpecialTokens)?;
+        // A part of a character is no text; the vocabulary spells it.
+        let spelled = || tokenizer.id_to_token(*id).unwrap_or_default();
+        let piece = if piece.contains('\u{fffd}') { spelled() } else { visible(&piece) };
         let piece = if *label == IGNORE_INDEX { style(piece) } else { style(piece).green() };
         writeln!(out, "{id:>8}  {label:>8}  {piece}")?;
     }

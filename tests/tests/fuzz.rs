@@ -107,3 +107,29 @@ fn expressions() {
     ];
     run(targets::expressions, &inputs.map(String::into_bytes));
 }
+
+#[test]
+fn converters() {
+    let rows = [
+        r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}], "weight": 1}], "tools": "[]"}"#,
+        r#"{"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\"}"}], "system": "s"}"#,
+        r#"{"instruction": "a", "input": null, "output": "b", "history": [["c", "d"]]}"#,
+        r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": "b", "prompt": ""}"#,
+        r#"{"prompt": "a", "completions": ["b"], "labels": [true]}"#,
+        r#"{"input_ids": [1, 2], "labels": [-100, 2], "completion_mask": [0, 1]}"#,
+        r#"{"prompt": "a", "completion": "b", "label": "+"}"#,
+        r#"{"instruction": "a", "instances": [{"input": "b", "output": "c"}]}"#,
+    ];
+    run(targets::converters, &rows.map(|row| row.as_bytes().to_vec()));
+}
+
+#[test]
+fn templates() {
+    let chat = r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
+    let inputs = [
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}",
+        "{%- macro f(x, y=1) -%}{{ x ~ y }}{%- endmacro %}{% set ns = namespace(n=0) %}{% for m in messages if m.content is string %}{% set ns.n = ns.n + loop.index0 %}{{ f(m['content'].split('a')[-1], ns.n) }}{% else %}{{ raise_exception('x') }}{% endfor %}",
+        "{% for m in messages %}{% generation %}{{ m | tojson(indent=2) }}{{ m.items() | list }}{% endgeneration %}{% break %}{% endfor %}{{ strftime_now('%d %b %Y') }}{{ range(3) | map('string') | join(',') }}",
+    ];
+    run(targets::templates, &inputs.map(|source| format!("{source}\n----\n{chat}").into_bytes()));
+}

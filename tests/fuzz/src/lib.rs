@@ -4,7 +4,8 @@
 
 use std::fs;
 
-use reheat_data::{Dataset, DatasetMixture, DatasetSpec};
+use reheat_chat::{Cases, ChatTemplate, RenderOptions, TemplateTokens};
+use reheat_data::{Conversion, ConversionOptions, Dataset, DatasetMixture, DatasetSpec, Example, OnBadRow};
 
 /// Names of files by which a reader is chosen where the content leaves it open.
 const NAMES: [&str; 9] =
@@ -50,5 +51,50 @@ pub fn expressions(data: &[u8]) {
     let mixture = DatasetMixture { datasets: vec![spec], sample, shuffle: true, ..DatasetMixture::default() };
     if let Ok(dataset) = Dataset::open(&mixture) {
         let _ = dataset.rows().count();
+    }
+}
+
+/// Converts rows, one a line: each becomes examples or a bad row, and an example becomes a row again.
+pub fn converters(data: &[u8]) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let path = folder.path().join("rows.jsonl");
+    if fs::write(&path, data).is_err() {
+        return;
+    }
+    let Ok(dataset) = Dataset::open(&DatasetSpec::new(path.to_string_lossy()).into()) else { return };
+    let options = ConversionOptions { on_bad_row: OnBadRow::Skip, ..ConversionOptions::default() };
+    let mut conversion = Conversion::new(&dataset, options);
+    while let Ok(rows) = conversion.next_chunk() {
+        if rows.is_empty() {
+            return;
+        }
+        for (id, examples) in rows {
+            match examples {
+                Ok(examples) => examples.into_iter().map(Example::into_row).for_each(drop),
+                Err(problem) => drop(format!("{id}: {problem} {:?} {}", problem.hint(), problem.reason())),
+            }
+        }
+    }
+}
+
+/// Renders conversations: the template comes first, then a line of four dashes, then the conversations.
+pub fn templates(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (source, cases) = text.split_once("\n----\n").unwrap_or((text, "[{\"role\": \"user\", \"content\": \"a\"}]"));
+    let tokens = TemplateTokens::new([("eos_token", "<|im_end|>")]);
+    let (Ok(template), Ok(cases)) = (ChatTemplate::new(source, &tokens), Cases::read(cases)) else { return };
+    let _ = template.inference_source();
+    for case in cases.cases.into_iter().take(4) {
+        // The clock of the run would make it another run each time.
+        let options = RenderOptions { now: "2025-01-02T03:04:05".parse().ok(), ..case.options };
+        if let Ok(rendered) = template.render(&case.conversation, &options) {
+            let _ = rendered.in_characters(&rendered.generation_spans);
+        }
+        if let Ok(transcript) = template.render_for_training(&case.conversation, &options) {
+            for span in &transcript.assistant_spans {
+                // A span cuts no character in two.
+                let _ = &transcript.text[span.bytes.clone()];
+            }
+        }
     }
 }

@@ -13,9 +13,9 @@ use crate::{Compute, Weight, runs_fused};
 /// Label of a position that is not scored.
 pub const IGNORE_INDEX: i32 = -100;
 
-/// Bytes of logits held at a time: 552 tokens of Qwen2.5's vocabulary. Each chunk reads the whole head twice and its
-/// gradient once, which for a quarter of the tokens took a tenth of a training step.
-const LOGITS_BYTES: usize = 320 << 20;
+/// Bytes of logits held at a time: 276 tokens of Qwen2.5's vocabulary. Each chunk reads the whole head twice and its
+/// gradient once; they are held while every block's activations are.
+const LOGITS_BYTES: usize = 160 << 20;
 
 /// What the head says about each label; zero where the label is [`IGNORE_INDEX`].
 #[derive(Debug, Clone)]

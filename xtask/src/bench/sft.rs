@@ -45,6 +45,9 @@ pub(crate) struct SftArgs {
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     tokenizer: Option<PathBuf>,
+    /// Type in which Reheat takes products and keeps moments; its weights are f32 in both
+    #[arg(long, value_enum, default_value_t = Dtype::Bfloat16)]
+    dtype: Dtype,
     /// Which rivals take part
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Rival::F32, Rival::Bf16])]
     against: Vec<Rival>,
@@ -55,6 +58,23 @@ pub(crate) struct SftArgs {
     #[arg(long)]
     #[serde(skip)]
     json: bool,
+}
+
+/// A type of numbers, as `reheat sft` calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Dtype {
+    Float32,
+    Bfloat16,
+}
+
+impl Dtype {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+        }
+    }
 }
 
 /// TRL in one setting.
@@ -101,7 +121,7 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     python::python()?;
     workspace::run(workspace::cargo().args(["build", "--release", "--package", "reheat-cli"]))?;
 
-    let mut ours = Contender::new("Reheat f32");
+    let mut ours = Contender::new(&format!("Reheat {}", args.dtype.name()));
     let mut rivals: Vec<_> = args.against.iter().map(|rival| Contender::new(rival.name())).collect();
     let mut versions = Value::Null;
     for _ in 0..args.rounds {
@@ -186,6 +206,9 @@ fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Resu
         ("--train-sampling-strategy", "sequential".to_owned()),
         ("--logging-steps", "1".to_owned()),
         ("--save-strategy", "no".to_owned()),
+        ("--dtype", args.dtype.name().to_owned()),
+        ("--optim-dtype", args.dtype.name().to_owned()),
+        ("--gradient-checkpointing", "false".to_owned()),
     ] {
         command.args([flag, &value]);
     }

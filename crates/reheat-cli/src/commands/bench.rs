@@ -44,8 +44,8 @@ pub(crate) struct SftArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 
-    /// Steps before the timed ones.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Steps before the timed ones; the first ones get their memory from the system.
+    #[arg(long, value_name = "N", default_value_t = 3)]
     warmup: u32,
 
     /// Rows of a step, in one forward pass.

@@ -47,6 +47,9 @@ impl<T> Outcome<T> {
 /// What became of a row's examples, or why it has none.
 pub(super) type Outcomes<T> = Result<Vec<Outcome<T>>, RowProblem>;
 
+/// A row's place and what became of it.
+type Row<T> = (RowId, Outcomes<T>);
+
 /// How much an example is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Size {
@@ -73,7 +76,7 @@ impl<'a, R: Recipe> Pipeline<'a, R> {
     }
 
     /// What the next rows became; nothing at the end.
-    pub(super) fn next_chunk(&mut self) -> Result<Vec<(RowId, Outcomes<R::Item>)>, DataError> {
+    pub(super) fn next_chunk(&mut self) -> Result<Vec<Row<R::Item>>, DataError> {
         let recipe = self.recipe;
         let rows =
             self.conversion.next_chunk_checked(&mut |id, detection, example| check(recipe, id, detection, example))?;

@@ -1,14 +1,12 @@
 //! `reheat data convert`: rows in a spelling that TRL reads, as JSON lines or Parquet.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use reheat_data::{ConvertOptions, ConvertTo, OnBadRow, convert};
 
 use super::{FormatArgs, RowsArgs};
-use crate::{
-    output::{self, Format},
-    progress, report,
-};
+use crate::{output, progress, report};
 
 /// Convert a dataset to messages, prompts and completions, or preferences, as TRL and transformers read them.
 #[derive(Debug, clap::Args)]
@@ -69,10 +67,11 @@ pub(super) fn run(args: ConvertArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let report = report?;
     report::print_conversion(&report, options.rejected.as_deref());
-    let format = Format { json: args.json };
-    match &args.output {
-        Some(_) if format.json => output::print_json(&report),
-        Some(path) => Ok(println!("{}", path.display())),
-        None => Ok(()),
+    if args.json {
+        return output::print_json(&report);
     }
+    if let Some(path) = &args.output {
+        writeln!(output::stdout(), "{}", path.display())?;
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ mod tokenize;
 mod next_token;
 mod generate;
 mod chat;
+mod serve;
 mod template;
 mod data;
 mod peft; // adapters
@@ -31,6 +32,7 @@ pub(crate) enum Command {
     NextToken(next_token::NextTokenArgs),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
+    Serve(serve::ServeArgs),
     #[command(subcommand)]
     Template(template::TemplateCommand),
     #[command(subcommand)]
@@ -56,6 +58,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::NextToken(args) => next_token::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Template(command) => template::run(command),
         Command::Data(command) => data::run(command),
         Command::Sft(args) => sft::run(&args),

@@ -18,6 +18,7 @@ mod progress;
 mod training; // what every training command does around the loop
 mod curves; // the curves of a run
 mod samples; // answers while a model trains
+mod serve; // OpenAI's HTTP interface
 mod text; // drawn tokens as text
 mod report; // what became of a dataset's rows
 

@@ -292,3 +292,29 @@ fn a_killed_download_is_gone_on_with() {
     assert_eq!(asked.range, Some(format!("bytes={arrived}-")));
     assert_eq!(fs::read(Path::new(dir.trim()).join("model.safetensors")).unwrap(), weights);
 }
+
+/// A file may not grow as far as it should, as on a disk that others fill meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_fills_up_leaves_what_can_be_gone_on_with() {
+    let world = World::new();
+    let weights = demo("base/model.safetensors");
+    // In blocks of 1,024 bytes; without the trap the system would kill the process.
+    let half = weights.len() / 2048;
+    let mut limited = Command::new("bash");
+    let script = format!("trap '' XFSZ; ulimit -f {half}; exec {} download org/tiny", env!("CARGO_BIN_EXE_reheat"));
+    let output = limited
+        .args(["-c", &script])
+        .env("HF_HOME", world.path("hf"))
+        .env("HF_ENDPOINT", world.server.url())
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("error: cannot write `") && text.contains(".incomplete`"), "{text}");
+    world.server.forget();
+    let dir = world.stdout(&["download", "org/tiny"]);
+    let asked = world.server.seen().into_iter().find(|seen| seen.storage).unwrap();
+    assert_eq!(asked.range, Some(format!("bytes={}-", half * 1024)));
+    assert_eq!(fs::read(Path::new(dir.trim()).join("model.safetensors")).unwrap(), weights);
+}

@@ -61,6 +61,7 @@ pub(crate) struct Paths<'a> {
 
 /// The beginning of a file.
 struct Partial<'a> {
+    path: &'a Path,
     file: File,
     /// Bytes that are there.
     len: u64,
@@ -69,9 +70,9 @@ struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    fn open(path: &Path, wanted: &'a RemoteFile) -> io::Result<Self> {
+    fn open(path: &'a Path, wanted: &'a RemoteFile) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-        let mut partial = Self { file, len: 0, hasher: wanted.digest.hasher(wanted.size), wanted };
+        let mut partial = Self { path, file, len: 0, hasher: wanted.digest.hasher(wanted.size), wanted };
         if partial.file.metadata()?.len() > wanted.size {
             partial.restart()?;
         }
@@ -138,6 +139,8 @@ fn read_on(
     partial: &mut Partial,
     progress: &Progress,
 ) -> Result<(), HubError> {
+    let path = partial.path;
+    let failed = |source| HubError::Write { path: path.to_owned(), source };
     let about = About { repo: Some(repo), path: Some(&file.path) };
     let mut call = Call::get(url.to_owned(), about).header(header::ACCEPT_ENCODING, "identity");
     if partial.len > 0 {
@@ -150,7 +153,7 @@ fn read_on(
     if partial.len > 0 && !continues_at(&response, partial.len) {
         // The server sends all of it again.
         tell(&Event::Again(partial.len), progress)?;
-        partial.restart().map_err(|source| HubError::Write { path: file.local_path(), source })?;
+        partial.restart().map_err(failed)?;
     }
     let mut reader = response.body_mut().as_reader();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -169,7 +172,7 @@ fn read_on(
         if found > file.size {
             return Err(HubError::Size { path: file.path.clone(), expected: file.size, found });
         }
-        partial.append(&buffer[..count]).map_err(|source| HubError::Write { path: file.local_path(), source })?;
+        partial.append(&buffer[..count]).map_err(failed)?;
         tell(&Event::Bytes(count as u64), progress)?;
     }
 }

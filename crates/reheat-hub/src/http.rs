@@ -19,6 +19,8 @@ use crate::{Event, Flow, HubError, HubSettings, Progress, RepoName, Token};
 const MAX_REDIRECTS: usize = 8;
 /// Attempts of a request that fails without an answer or with one that may pass.
 pub(crate) const MAX_ATTEMPTS: u32 = 6;
+/// How long the Hub may think about what was sent to it: a commit of many files takes a while.
+const ANSWER_TIME: Duration = Duration::from_secs(120);
 /// Largest JSON answer. A page of a tree has at most 1,000 entries; a whoami lists organisations.
 const MAX_JSON_BYTES: u64 = 64 << 20;
 
@@ -115,12 +117,14 @@ enum Failure {
 impl Client {
     pub(crate) fn new(settings: &HubSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
-        Origin::of(&endpoint).filter(Origin::is_safe).ok_or_else(|| HubError::Insecure { url: shown(&endpoint) })?;
+        let origin = Origin::of(&endpoint)
+            .filter(Origin::is_safe)
+            .ok_or_else(|| HubError::Insecure { url: shown(&endpoint) })?;
         let tls = match &settings.certificates {
             Some(path) => TlsConfig::builder().root_certs(read_certificates(path)?).build(),
             None => TlsConfig::default(),
         };
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_connect(Some(settings.timeout))
@@ -130,10 +134,13 @@ impl Client {
             .user_agent(concat!("reheat/", env!("CARGO_PKG_VERSION")))
             // A compressed body would hide its size, and a range of one can't be continued.
             .accept_encoding("identity")
-            .tls_config(tls)
-            .build();
+            .tls_config(tls);
+        if origin.is_loopback() {
+            // A proxy of the environment is for the world outside, and has a loopback interface of its own.
+            config = config.proxy(None);
+        }
         Ok(Self {
-            agent: config.into(),
+            agent: config.build().into(),
             endpoint,
             token: settings.token.clone(),
             send_token: settings.send_token,
@@ -268,7 +275,12 @@ impl Client {
         request: ureq::http::request::Builder,
         content: impl AsSendBody,
     ) -> Result<Response<Body>, ureq::Error> {
-        self.agent.run(request.body(content)?)
+        let request = request.body(content)?;
+        let sends = *request.method() != Method::GET;
+        let request = self.agent.configure_request(request);
+        // The wait is for the first byte; a slow body comes in pieces.
+        let request = if sends { request.timeout_per_read(Some(ANSWER_TIME)) } else { request };
+        self.agent.run(request.build())
     }
 
     /// Plain HTTP is for a Hub on the loopback interface alone, and then for nothing beyond it.

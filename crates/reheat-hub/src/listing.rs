@@ -37,8 +37,12 @@ impl RemoteFile {
             Some((sha256, size)) => (Digest::Sha256(sha256), size),
             None => (Digest::GitBlob(blob_id.clone()), size),
         };
-        if safe_path(&path).is_none() || !digest.is_well_formed() {
+        if !is_safe(&path) {
             return Err(HubError::UnsafePath { repo: repo.clone(), path });
+        }
+        // It becomes the name of a file too.
+        if !digest.is_well_formed() {
+            return Err(HubError::Answer { url: repo.api(), reason: format!("no hash of `{path}`") });
         }
         Ok(Self { path, size, digest, blob_id, xet_hash })
     }
@@ -49,16 +53,12 @@ impl RemoteFile {
     }
 }
 
-/// The path of a file that stays in its folder, or `None`.
-fn safe_path(path: &str) -> Option<PathBuf> {
-    // Backslashes, colons and NUL mean something on some system.
-    if path.is_empty() || path.contains(['\\', ':', '\0']) {
-        return None;
-    }
-    let plain = path.split('/').all(|part| {
-        !part.is_empty() && matches!(Path::new(part).components().next(), Some(Component::Normal(name)) if name == part)
-    });
-    plain.then(|| path.split('/').collect())
+/// Whether a path stays in its folder, on every system.
+fn is_safe(path: &str) -> bool {
+    // Backslashes, colons and NUL mean something on some of them.
+    let is_plain =
+        |part: &str| matches!(Path::new(part).components().next(), Some(Component::Normal(name)) if name == part);
+    !path.contains(['\\', ':', '\0']) && path.split('/').all(is_plain)
 }
 
 /// The cached form.
@@ -121,12 +121,12 @@ mod tests {
     #[test]
     fn paths_that_leave_the_folder_are_refused() {
         for path in ["a", "a/b.txt", ".gitattributes", "a b/ü.txt", "..a", "data/train-00000-of-00001.parquet"] {
-            assert!(safe_path(path).is_some(), "{path:?}");
+            assert!(is_safe(path), "{path:?}");
         }
         for path in
             ["", "/etc/passwd", "../a", "a/../../b", "a//b", "a/", "./a", "a/.", "..", "a\\..\\b", "C:a", "a\0b"]
         {
-            assert!(safe_path(path).is_none(), "{path:?}");
+            assert!(!is_safe(path), "{path:?}");
         }
     }
 

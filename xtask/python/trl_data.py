@@ -66,7 +66,7 @@ def main():
         )
         prepared = trainer.train_dataset
         tokens = sum(len(ids) for ids in prepared["input_ids"])
-        trained = sum(sum(mask[1:]) for mask in prepared["assistant_masks"])
+        trained = sum(sum(label != -100 for label in labels[1:]) for labels in prepared["labels"])
     modules = (transformers, trl, datasets)
     versions = {module.__name__: module.__version__ for module in modules}
     versions["tokenizers"] = __import__("tokenizers").__version__

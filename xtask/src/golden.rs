@@ -13,7 +13,8 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 8] = ["models", "forward", "greedy", "sampling", "sft", "dpo", "rows", "adapters"];
+const SCRIPTS: [&str; 10] =
+    ["models", "forward", "greedy", "sampling", "sft", "dpo", "rows", "adapters", "schedules", "optimizers"];
 
 /// Runs the scripts and says which files changed.
 pub(crate) fn run(args: &GoldenArgs) -> anyhow::Result<()> {

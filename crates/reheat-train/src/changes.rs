@@ -23,9 +23,10 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "save_only_model",
 ];
 
-/// Settings that say which rows a step has: with others, some rows would be seen twice and some never.
-const FIXED: [&str; 4] =
-    ["per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "seed"];
+/// Settings that say which rows a step has: with others, some rows would be seen twice and some never. And the
+/// optimizer, whose moments another one cannot use.
+const FIXED: [&str; 5] =
+    ["per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "seed", "optim"];
 
 /// A setting that a resumed run has with another value.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@ use reheat_model::WeightDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::LrSchedulerType;
+use crate::{LrSchedulerKwargs, LrSchedulerType, OptimizerNames, ParameterGroup};
 
 /// When something is done while training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +83,17 @@ pub struct TrainingConfig {
     pub gradient_checkpointing: bool,
     /// Shape of the learning rate after warm-up.
     pub lr_scheduler_type: LrSchedulerType,
+    /// What the shape needs beside these, such as `{"min_lr_rate": 0.1}`.
+    #[schemars(with = "serde_json::Value")]
+    pub lr_scheduler_kwargs: Option<LrSchedulerKwargs>,
+    /// Which optimizer.
+    pub optim: OptimizerNames,
+    /// Momentum of SGD and Muon; 0 and 0.95 when absent.
+    pub optim_momentum: Option<f64>,
+    /// Parameters with a learning rate or weight decay of their own, for the config file: a list of `parameters` (a name
+    /// with `*` for any characters), `learning_rate` and `weight_decay`. The first that matches counts.
+    #[schemars(with = "serde_json::Value")]
+    pub parameter_groups: Option<Vec<ParameterGroup>>,
     /// Steps of linear warm-up; below 1, the share of all steps.
     pub warmup_steps: f64,
     /// Decoupled weight decay; norms and biases never decay.
@@ -171,6 +182,10 @@ impl Default for TrainingConfig {
             gradient_accumulation_steps: 1,
             gradient_checkpointing: true,
             lr_scheduler_type: LrSchedulerType::Linear,
+            lr_scheduler_kwargs: None,
+            optim: OptimizerNames::AdamwTorchFused,
+            optim_momentum: None,
+            parameter_groups: None,
             warmup_steps: 0.0,
             weight_decay: 0.0,
             adam_beta1: 0.9,
@@ -226,6 +241,15 @@ impl TrainingConfig {
             require(value > 0, format!("{key} is 0, expected 1 or more"));
         }
         require(at_least_0(self.warmup_steps), format!("warmup_steps is {}, expected 0 or more", self.warmup_steps));
+        if let Some(momentum) = self.optim_momentum {
+            require(share(momentum), format!("optim_momentum is {momentum}, expected 0 or more and below 1"));
+            let has_momentum = matches!(self.optim, OptimizerNames::Sgd | OptimizerNames::Muon);
+            require(has_momentum, "optim_momentum belongs to sgd and muon".into());
+        }
+        let bf16_moments = self.optim_dtype != TrainingDtype::Float32;
+        let has_adamw =
+            matches!(self.optim, OptimizerNames::AdamwTorchFused | OptimizerNames::AdamwTorch | OptimizerNames::Muon);
+        require(!bf16_moments || has_adamw, "optim_dtype other than float32 belongs to AdamW".into());
         require(at_least_0(self.weight_decay), format!("weight_decay is {}, expected 0 or more", self.weight_decay));
         require(share(self.adam_beta1), format!("adam_beta1 is {}, expected 0 or more and below 1", self.adam_beta1));
         require(share(self.adam_beta2), format!("adam_beta2 is {}, expected 0 or more and below 1", self.adam_beta2));
@@ -255,6 +279,9 @@ impl TrainingConfig {
                 .into(),
         );
         require(self.save_total_limit != Some(0), "save_total_limit is 0, expected 1 or more".into());
+        let kwargs = self.lr_scheduler_kwargs.unwrap_or_default();
+        faults.extend(kwargs.faults(self.lr_scheduler_type, self.learning_rate));
+        faults.extend(self.parameter_groups.iter().flatten().filter_map(ParameterGroup::fault));
         faults
     }
 

@@ -30,7 +30,7 @@ mod sft; // supervised fine-tuning
 mod dpo; // direct preference optimisation and its kin
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
-mod optimizer; // AdamW over named parameters
+mod optimizer; // updates of named parameters
 mod schedule; // learning rate by step
 mod metrics; // what a logged row holds
 mod progress; // where a run is
@@ -65,10 +65,10 @@ pub use self::{
     method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
     model_card::ModelCard,
-    optimizer::{AdamW, AdamWConfig},
+    optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},
     pass::{Checkpointing, ModelPass},
     run_dir::RunDir,
-    schedule::{LrSchedule, LrSchedulerType},
+    schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},
     tensorboard::TensorBoard,
     trainer::Trainer,

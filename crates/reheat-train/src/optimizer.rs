@@ -1,34 +1,81 @@
-//! AdamW over named parameters.
+//! The optimizer: which rule a parameter follows, its settings, and what is kept of it from step to step.
+
+mod rules; // the arithmetic
+mod groups; // parameters with settings of their own
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use reheat_kernels::{AdamWParameter, AdamWStep, adamw};
-use reheat_model::Qwen2;
+use reheat_model::{Qwen2, for_each_parameter};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+pub use self::groups::ParameterGroup;
+use self::rules::Step;
 use crate::gradients::update_parameters;
 use crate::{Gradients, TrainingDtype};
 
-/// Constants of AdamW, with the defaults of PyTorch and transformers' `TrainingArguments`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamWConfig {
+/// Which optimizer, under transformers' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OptimizerNames {
+    /// AdamW.
+    #[default]
+    #[serde(rename = "adamw_torch_fused")]
+    AdamwTorchFused,
+    /// AdamW, as well: there is one here, and it is fused.
+    #[serde(rename = "adamw_torch")]
+    AdamwTorch,
+    /// Lion: the sign of the momentum, one moment instead of two; wants a learning rate 3 to 10 times lower than AdamW.
+    #[serde(rename = "lion_32bit")]
+    Lion,
+    /// Stochastic gradient descent with momentum (`optim_momentum`).
+    #[serde(rename = "sgd")]
+    Sgd,
+    /// Adafactor with factored second moments of matrices: hardly any memory.
+    #[serde(rename = "adafactor")]
+    Adafactor,
+    /// Muon for the matrices inside blocks, AdamW for embeddings, head, norms and biases.
+    #[serde(rename = "muon")]
+    Muon,
+}
+
+/// Constants of an optimizer, with the defaults of PyTorch and transformers' `TrainingArguments`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerConfig {
+    /// Which one.
+    pub name: OptimizerNames,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment (AdamW).
     pub epsilon: f64,
-    /// Decoupled decay of matrices; norms and biases never decay.
+    /// Decay of weights; norms and biases never decay.
     pub weight_decay: f64,
-    /// Type in which the moments are kept.
+    /// Momentum of SGD and Muon; 0 and 0.95 where absent.
+    pub momentum: Option<f64>,
+    /// Parameters with a learning rate or weight decay of their own.
+    pub groups: Vec<ParameterGroup>,
+    /// Type in which AdamW keeps its moments; the other rules keep theirs in float32.
     pub moments: TrainingDtype,
     /// Decides how moments in bfloat16 are rounded.
     pub seed: u64,
 }
 
-impl Default for AdamWConfig {
+impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, moments: TrainingDtype::Float32, seed: 42 }
+        Self {
+            name: OptimizerNames::default(),
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            momentum: None,
+            groups: Vec::new(),
+            moments: TrainingDtype::Float32,
+            seed: 42,
+        }
     }
 }
 
@@ -43,23 +90,69 @@ pub(crate) struct Moment {
     pub(crate) values: Tensor<1>,
 }
 
-/// PyTorch's names of the moments (`torch.optim.AdamW`).
-const FIRST: &str = "exp_avg";
-const SECOND: &str = "exp_avg_sq";
-
-/// AdamW with its moments kept by parameter name.
-#[derive(Debug)]
-pub struct AdamW {
-    config: AdamWConfig,
-    /// Steps taken.
-    step: u64,
-    moments: BTreeMap<String, (Tensor<1>, Tensor<1>)>,
+/// The rule of one parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    AdamW,
+    Lion,
+    Sgd,
+    AdafactorVector,
+    AdafactorMatrix,
+    Muon,
 }
 
-impl AdamW {
-    /// An optimizer that has taken no step.
-    pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, moments: BTreeMap::new() }
+impl Rule {
+    fn of(name: OptimizerNames, parameter: &str, shape: &[usize]) -> Self {
+        match name {
+            OptimizerNames::AdamwTorchFused | OptimizerNames::AdamwTorch => Self::AdamW,
+            OptimizerNames::Lion => Self::Lion,
+            OptimizerNames::Sgd => Self::Sgd,
+            OptimizerNames::Adafactor if shape.len() == 2 => Self::AdafactorMatrix,
+            OptimizerNames::Adafactor => Self::AdafactorVector,
+            OptimizerNames::Muon if shape.len() == 2 && parameter.contains(".layers.") => Self::Muon,
+            OptimizerNames::Muon => Self::AdamW,
+        }
+    }
+
+    /// What is kept, under PyTorch's and transformers' names, and how many numbers of each.
+    fn moments(self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        let len = shape.iter().product();
+        match self {
+            Self::AdamW => vec![("exp_avg", len), ("exp_avg_sq", len)],
+            Self::Lion => vec![("exp_avg", len)],
+            Self::Sgd | Self::Muon => vec![("momentum_buffer", len)],
+            Self::AdafactorVector => vec![("exp_avg_sq", len)],
+            Self::AdafactorMatrix => vec![("exp_avg_sq_row", shape[0]), ("exp_avg_sq_col", shape[1])],
+        }
+    }
+}
+
+/// One of several optimizers, with its moments by parameter name.
+///
+/// Whatever has a gradient is updated; a parameter without one has no moments.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// Steps taken.
+    step: u64,
+    shapes: BTreeMap<String, Vec<usize>>,
+    /// In the order of [`Rule::moments`].
+    moments: BTreeMap<String, Vec<Tensor<1>>>,
+}
+
+impl Optimizer {
+    /// An optimizer of a model's parameters that has taken no step.
+    pub fn new(config: OptimizerConfig, model: &Qwen2) -> Self {
+        let mut shapes = BTreeMap::new();
+        for_each_parameter(model, "", |name, shape, _| {
+            shapes.insert(name.to_owned(), shape.to_vec());
+        });
+        Self { config, step: 0, shapes, moments: BTreeMap::new() }
+    }
+
+    /// Groups that no parameter belongs to.
+    pub(crate) fn unused_groups(&self) -> Vec<&ParameterGroup> {
+        self.config.groups.iter().filter(|group| !self.shapes.keys().any(|name| group.matches(name))).collect()
     }
 
     /// Steps taken.
@@ -69,70 +162,168 @@ impl AdamW {
 
     /// What it keeps, by parameter.
     pub(crate) fn moments(&self) -> Vec<Moment> {
-        let moment = |parameter: &String, kind: &str, values: &Tensor<1>| Moment {
-            parameter: parameter.clone(),
-            kind: kind.into(),
-            values: values.clone(),
+        let of_parameter = |(name, values): (&String, &Vec<Tensor<1>>)| {
+            let kinds = self.rule(name).moments(&self.shapes[name]);
+            let moment = |((kind, _), values): ((&str, usize), &Tensor<1>)| Moment {
+                parameter: name.clone(),
+                kind: kind.into(),
+                values: values.clone(),
+            };
+            kinds.into_iter().zip(values).map(moment).collect::<Vec<_>>()
         };
-        let pairs = self.moments.iter();
-        pairs.flat_map(|(name, (first, second))| [moment(name, FIRST, first), moment(name, SECOND, second)]).collect()
+        self.moments.iter().flat_map(of_parameter).collect()
     }
 
     /// Goes on from what [`Self::steps`] and [`Self::moments`] gave.
     ///
     /// # Errors
-    /// If a moment is missing or not one of this optimizer's.
+    /// If a moment is missing, or not one of this optimizer's and this model's.
     pub(crate) fn restore(&mut self, steps: u64, moments: Vec<Moment>) -> Result<(), String> {
-        let mut firsts = BTreeMap::new();
-        let mut seconds = BTreeMap::new();
-        for Moment { parameter, kind, values } in moments {
-            match kind.as_str() {
-                FIRST => firsts.insert(parameter, values),
-                SECOND => seconds.insert(parameter, values),
-                other => return Err(format!("AdamW keeps no `{other}` of `{parameter}`")),
-            };
+        let mut found: BTreeMap<String, BTreeMap<String, Tensor<1>>> = BTreeMap::new();
+        for moment in moments {
+            found.entry(moment.parameter).or_default().insert(moment.kind, moment.values);
         }
-        if !firsts.keys().eq(seconds.keys()) {
-            return Err("the two moments of AdamW are not of the same parameters".into());
+        let mut restored = BTreeMap::new();
+        for (name, mut kinds) in found {
+            let Some(shape) = self.shapes.get(&name) else { return Err(format!("the model has no `{name}`")) };
+            let mut values = Vec::new();
+            for (kind, len) in self.rule(&name).moments(shape) {
+                match kinds.remove(kind) {
+                    Some(moment) if moment.dims() == [len] => values.push(moment),
+                    _ => return Err(format!("`{name}.{kind}` is not there with {len} numbers")),
+                }
+            }
+            if let Some(kind) = kinds.keys().next() {
+                return Err(format!("`{name}.{kind}` belongs to another optimizer"));
+            }
+            restored.insert(name, values);
         }
-        self.step = steps;
-        let pairs = firsts.into_iter().zip(seconds.into_values());
-        self.moments = pairs.map(|((name, first), second)| (name, (first, second))).collect();
+        (self.step, self.moments) = (steps, restored);
         Ok(())
     }
 
-    /// Updates every parameter that has a gradient; `gradient_scale` is what clipping makes of the gradients.
-    pub fn step(&mut self, model: Qwen2, gradients: Gradients, learning_rate: f64, gradient_scale: f64) -> Qwen2 {
+    fn rule(&self, name: &str) -> Rule {
+        Rule::of(self.config.name, name, &self.shapes[name])
+    }
+
+    /// Updates every parameter that has a gradient.
+    ///
+    /// `schedule` is the factor that the schedule puts on every learning rate, `learning_rate` the peak of parameters
+    /// without one of their own, and `gradient_scale` what clipping makes of the gradients.
+    pub fn step(
+        &mut self,
+        model: Qwen2,
+        gradients: Gradients,
+        (learning_rate, schedule): (f64, f64),
+        gradient_scale: f64,
+    ) -> Qwen2 {
         self.step += 1;
-        let AdamWConfig { beta1, beta2, epsilon, weight_decay, moments, seed } = self.config;
         update_parameters(model, gradients, |name, value, gradient| {
-            let (first_moment, second_moment) =
-                self.moments.remove(name).unwrap_or_else(|| (zeros(&value, moments), zeros(&value, moments)));
-            let settings = AdamWStep {
-                learning_rate,
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay: if decays(name) { weight_decay } else { 0.0 },
-                step: self.step,
-                gradient_scale,
-                rounding_seed: rounding_seed(seed, self.step, name),
+            let rule = self.rule(name);
+            let shape = &self.shapes[name];
+            let group = self.config.groups.iter().find(|group| group.matches(name));
+            let peak = group.and_then(|group| group.learning_rate).unwrap_or(learning_rate);
+            let decay = group.and_then(|group| group.weight_decay).unwrap_or(self.config.weight_decay);
+            let default_momentum = if rule == Rule::Muon { 0.95 } else { 0.0 };
+            let step = Step {
+                learning_rate: peak * schedule,
+                weight_decay: if decays(name) { decay } else { 0.0 },
+                beta1: self.config.beta1,
+                beta2: self.config.beta2,
+                momentum: self.config.momentum.unwrap_or(default_momentum),
+                number: self.step,
             };
-            let updated = adamw(AdamWParameter { value, first_moment, second_moment }, gradient, &settings);
-            self.moments.insert(name.into(), (updated.first_moment, updated.second_moment));
-            updated.value
+            let device = value.device();
+            let dtype = if rule == Rule::AdamW { self.config.moments } else { TrainingDtype::Float32 };
+            let fresh = || {
+                let kinds = rule.moments(shape).into_iter();
+                kinds.map(|(_, len)| Tensor::zeros([len], (&device, dtype.of_tensors()))).collect()
+            };
+            let moments = self.moments.remove(name).unwrap_or_else(fresh);
+            let (value, moments) = match rule {
+                // The one rule with a fused kernel scales the gradient on the way.
+                Rule::AdamW => self.adamw(name, AdamWInput { value, moments, gradient }, &step, gradient_scale),
+                _ => apply(rule, shape, value, moments, gradient * gradient_scale, &step),
+            };
+            self.moments.insert(name.into(), moments);
+            value
         })
+    }
+
+    fn adamw(
+        &self,
+        name: &str,
+        AdamWInput { value, moments, gradient }: AdamWInput,
+        step: &Step,
+        gradient_scale: f64,
+    ) -> (Tensor<1>, Vec<Tensor<1>>) {
+        let settings = AdamWStep {
+            learning_rate: step.learning_rate,
+            beta1: step.beta1,
+            beta2: step.beta2,
+            epsilon: self.config.epsilon,
+            weight_decay: step.weight_decay,
+            step: step.number,
+            gradient_scale,
+            rounding_seed: rounding_seed(self.config.seed, step.number, name),
+        };
+        let [first_moment, second_moment] = two(moments);
+        let updated = adamw(AdamWParameter { value, first_moment, second_moment }, gradient, &settings);
+        (updated.value, vec![updated.first_moment, updated.second_moment])
     }
 }
 
-fn zeros(like: &Tensor<1>, dtype: TrainingDtype) -> Tensor<1> {
-    Tensor::zeros(like.dims(), (&like.device(), dtype.of_tensors()))
+/// What AdamW works on.
+struct AdamWInput {
+    value: Tensor<1>,
+    moments: Vec<Tensor<1>>,
+    gradient: Tensor<1>,
 }
 
 /// Another one for each parameter and step, and the same after a resume: FNV-1a (Fowler, Noll and Vo).
 fn rounding_seed(seed: u64, step: u64, name: &str) -> u64 {
     let bytes = seed.to_le_bytes().into_iter().chain(step.to_le_bytes()).chain(name.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A rule on flat tensors; matrices take their shape on the way.
+fn apply(
+    rule: Rule,
+    shape: &[usize],
+    value: Tensor<1>,
+    moments: Vec<Tensor<1>>,
+    gradient: Tensor<1>,
+    step: &Step,
+) -> (Tensor<1>, Vec<Tensor<1>>) {
+    let len = shape.iter().product::<usize>();
+    let matrix = |flat: Tensor<1>| flat.reshape([shape[0], shape[1]]);
+    let vector_rule = match rule {
+        Rule::Lion => rules::lion,
+        Rule::Sgd => rules::sgd,
+        Rule::AdafactorVector => rules::adafactor_vector,
+        Rule::AdafactorMatrix => {
+            let [row, column] = two(moments);
+            let (value, row, column) = rules::adafactor_matrix(matrix(value), matrix(gradient), row, column, step);
+            return (value.reshape([len]), vec![row, column]);
+        }
+        Rule::Muon => {
+            let [buffer] = one(moments);
+            let (value, buffer) = rules::muon(matrix(value), matrix(gradient), matrix(buffer), step);
+            return (value.reshape([len]), vec![buffer.reshape([len])]);
+        }
+        Rule::AdamW => unreachable!("AdamW has a kernel of its own"),
+    };
+    let [moment] = one(moments);
+    let (value, moment) = vector_rule(value, gradient, moment, step);
+    (value, vec![moment])
+}
+
+fn one(moments: Vec<Tensor<1>>) -> [Tensor<1>; 1] {
+    moments.try_into().expect("the rule keeps one moment")
+}
+
+fn two(moments: Vec<Tensor<1>>) -> [Tensor<1>; 2] {
+    moments.try_into().expect("the rule keeps two moments")
 }
 
 /// Weight decay leaves out biases and norms (transformers 5.23, `Trainer.get_decay_parameter_names`).
@@ -152,5 +343,14 @@ mod tests {
         {
             assert!(!decays(name), "{name}");
         }
+    }
+
+    #[test]
+    fn muon_is_for_the_matrices_of_blocks() {
+        let rule = |name: &str, shape: &[usize]| Rule::of(OptimizerNames::Muon, name, shape);
+        assert_eq!(rule("model.layers.0.mlp.up_proj.weight", &[4, 2]), Rule::Muon);
+        assert_eq!(rule("model.layers.0.self_attn.q_proj.bias", &[4]), Rule::AdamW);
+        assert_eq!(rule("model.embed_tokens.weight", &[9, 2]), Rule::AdamW);
+        assert_eq!(rule("lm_head.weight", &[9, 2]), Rule::AdamW);
     }
 }

@@ -10,8 +10,8 @@ use reheat_model::Qwen2;
 
 use crate::progress::{Progress, Window};
 use crate::{
-    AdamW, AdamWConfig, Callback, Checkpointing, Control, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow,
-    Logger, LrSchedule, Measures, Method, ModelPass, RunDir, SaveStrategy, StepContext, TrainError, TrainStart,
+    Callback, Checkpointing, Control, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow, Logger, LrSchedule,
+    Measures, Method, ModelPass, Optimizer, OptimizerConfig, RunDir, SaveStrategy, StepContext, TrainError, TrainStart,
     TrainSummary, TrainingConfig,
 };
 
@@ -25,7 +25,7 @@ pub struct Trainer<M> {
     evaluation: Option<M>,
     config: TrainingConfig,
     schedule: LrSchedule,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     run_dir: Option<RunDir>,
     loggers: Vec<Box<dyn Logger>>,
     progress: Progress,
@@ -61,15 +61,26 @@ impl<M: Method> Trainer<M> {
             learning_rate: config.learning_rate,
             warmup_steps: config.resolved_warmup_steps(total_steps),
             total_steps,
+            kwargs: config.lr_scheduler_kwargs.unwrap_or_default(),
         };
-        let optimizer = AdamW::new(AdamWConfig {
+        let settings = OptimizerConfig {
+            name: config.optim,
             beta1: config.adam_beta1,
             beta2: config.adam_beta2,
             epsilon: config.adam_epsilon,
             weight_decay: config.weight_decay,
+            momentum: config.optim_momentum,
+            groups: config.parameter_groups.clone().unwrap_or_default(),
             moments: config.optim_dtype,
             seed: config.seed,
-        });
+        };
+        let optimizer = Optimizer::new(settings, &model);
+        let unused = optimizer.unused_groups().into_iter();
+        let faults: Vec<String> =
+            unused.map(|group| format!("parameter_groups: no parameter is called `{}`", group.parameters)).collect();
+        if !faults.is_empty() {
+            return Err(TrainError::Config(faults));
+        }
         model.set_compute(config.dtype.compute());
         let order = (0, epoch_order(method.num_rows(), config.seed, 0, config.train_sampling_strategy));
         Ok(Self {
@@ -234,7 +245,8 @@ impl<M: Method> Trainer<M> {
             return Err(TrainError::NotFinite { what, value, step: progress.step + 1, rows: indices.to_vec() });
         }
         let model = self.model.take().expect("present, as it was above");
-        self.model = Some(self.optimizer.step(model, gradients, learning_rate, scale));
+        let rates = (config.learning_rate, self.schedule.factor(progress.step));
+        self.model = Some(self.optimizer.step(model, gradients, rates, scale));
 
         let num_tokens = batches.iter().map(|batch| self.method.sequences(batch).num_tokens() as u64).sum();
         progress.step += 1;

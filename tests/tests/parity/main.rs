@@ -7,5 +7,6 @@ mod adapters; // LoRA and its kin
 mod forward; // logits
 mod greedy; // generation
 mod sampling; // distributions and batches
+mod optimizers; // updates and learning rates
 mod sft; // training
 mod transformers; // what we save, loaded by Python

@@ -13,8 +13,8 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 10] =
-    ["models", "forward", "greedy", "sampling", "sft", "dpo", "rows", "adapters", "schedules", "optimizers"];
+const SCRIPTS: [&str; 11] =
+    ["models", "forward", "greedy", "sampling", "sft", "dpo", "rows", "adapters", "schedules", "optimizers", "parquet"];
 
 /// Runs the scripts and says which files changed.
 pub(crate) fn run(args: &GoldenArgs) -> anyhow::Result<()> {
@@ -28,6 +28,12 @@ pub(crate) fn run(args: &GoldenArgs) -> anyhow::Result<()> {
         }
     }
     let mut status = std::process::Command::new("git");
-    status.current_dir(workspace::root()).args(["status", "--short", "tests/golden", "tests/fixtures"]);
+    status.current_dir(workspace::root()).args([
+        "status",
+        "--short",
+        "tests/golden",
+        "tests/fixtures",
+        "crates/reheat-data/tests/fixtures",
+    ]);
     workspace::run(&mut status)
 }

@@ -110,7 +110,7 @@ impl Finding {
 /// With a tokenizer and a template, tokens are counted too. `progress` is told the number of rows done so far.
 ///
 /// # Errors
-/// If a file can't be read. Bad rows, and rows that fit several formats, are findings.
+/// If a file can't be read, or there is no row. Bad rows, and rows that fit several formats, are findings.
 pub fn inspect(
     dataset: &Dataset,
     encoding: Option<(&Tokenizer, Option<&ChatTemplate>)>,
@@ -143,6 +143,9 @@ pub fn inspect(
     let mut found = inspector.finish();
     found.filtered = conversion.num_filtered();
     found.not_sampled = conversion.num_not_sampled();
+    if found.rows == 0 && found.filtered == 0 {
+        return Err(DataError::Empty { files: dataset.name().to_owned() });
+    }
     let files = conversion.files().iter();
     let file = |(file, detection): &(String, crate::Detection)| InspectedFile {
         file: file.clone(),

@@ -187,6 +187,13 @@ fn rows_that_fit_several_formats_are_described_all_the_same() {
     assert_eq!((found.files[0].format, found.problem), (Format::Text, None));
 }
 
+#[test]
+fn a_dataset_without_rows_is_an_error() {
+    let (_folder, path) = written(&[]);
+    let error = inspect(&open(&path), None, &ConversionOptions::default(), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, DataError::Empty { .. }), "{error}");
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

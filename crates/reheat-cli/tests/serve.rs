@@ -238,12 +238,12 @@ fn a_chat_is_a_completion_of_what_the_template_makes_of_it() {
 
     let events = chat(json!({ "stream": true, "n": 2 })).events();
     for index in 0..2 {
-        let of_choice = events.iter().map(|event| &event["choices"][0]).filter(|choice| choice["index"] == index);
+        let mut of_choice = events.iter().map(|event| &event["choices"][0]).filter(|choice| choice["index"] == index);
         let deltas: Vec<&Value> = of_choice.clone().map(|choice| &choice["delta"]).collect();
         assert_eq!(deltas[0]["role"], "assistant");
         let text: String = deltas.iter().filter_map(|delta| delta["content"].as_str()).collect();
         assert_eq!(json!(text), choice["message"]["content"]);
-        assert_eq!(of_choice.last().unwrap()["finish_reason"], choice["finish_reason"]);
+        assert_eq!(of_choice.next_back().unwrap()["finish_reason"], choice["finish_reason"]);
     }
 
     let image = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] }]);

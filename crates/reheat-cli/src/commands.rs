@@ -13,6 +13,7 @@ mod peft; // adapters
 mod sft;
 mod merge;
 mod plot;
+mod plan;
 mod quickstart;
 mod login;
 mod download;
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Logout(login::LogoutArgs),
     Whoami(login::WhoamiArgs),
     Merge(merge::MergeArgs),
+    Plan(plan::PlanArgs),
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
@@ -68,6 +70,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Logout(args) => login::logout(&args),
         Command::Whoami(args) => login::whoami(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Bench(command) => bench::run(command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Plot(args) => plot::run(&args),

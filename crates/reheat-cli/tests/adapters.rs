@@ -130,6 +130,37 @@ fn what_cannot_be_is_refused_before_rows_are_read() {
 }
 
 #[test]
+fn a_base_in_fewer_bits_is_trained_on() {
+    let bench = Bench::new();
+    let sft = format!("{SFT} --model base --output-dir out --use-peft --overwrite-output-dir");
+    for settings in [
+        "--load-in-4bit",
+        "--load-in-4bit --bnb-4bit-quant-type fp4 --use-bnb-nested-quant --dtype bfloat16",
+        "--load-in-8bit --use-dora",
+        "--dtype bfloat16 --lora-modules-to-save lm_head",
+    ] {
+        bench.succeeds(&format!("{sft} {settings}"));
+        bench.succeeds("merge --model out --output-dir merged");
+    }
+    let error = bench.refused(&format!("{SFT} --model base --output-dir out --load-in-4bit"));
+    assert!(error.contains("load_in_4bit is for weights that stay frozen: it needs use_peft"), "{error}");
+}
+
+#[test]
+fn a_stopped_run_with_adapters_goes_on_in_the_same_bytes() {
+    let bench = Bench::new();
+    let sft = "sft --dataset rows.jsonl --learning-rate 1e-2 --model base --use-peft --lora-dropout 0.2 \
+               --lora-modules-to-save lm_head,norm --save-steps 2 --save-strategy steps --num-train-epochs 4";
+    bench.succeeds(&format!("{sft} --output-dir whole"));
+    bench.succeeds(&format!("{sft} --output-dir cut"));
+    let weights = |run: &str| fs::read(bench.path(run).join("adapter_model.safetensors")).expect("an adapter");
+    fs::remove_file(bench.path("cut/adapter_model.safetensors")).expect("the final model");
+    fs::remove_dir_all(bench.path("cut/checkpoint-4")).expect("the last checkpoint");
+    bench.succeeds(&format!("{sft} --output-dir cut --resume-from-checkpoint true"));
+    assert!(weights("whole") == weights("cut"), "a resumed run ends in other weights");
+}
+
+#[test]
 fn settings_of_adapters_without_adapters_are_noted() {
     let ended = Bench::new().succeeds(&format!("{SFT} --model base --output-dir out --lora-r 4"));
     assert!(ended.stderr.contains("note: --lora-r: `lora_r` has no effect without use_peft"), "{}", ended.stderr);

@@ -26,6 +26,7 @@
 
 mod weight; // how the weights of dense layers are stored
 mod linear;
+mod four_bit; // frozen weights in 4 bits
 mod dropout;
 mod lora;
 mod rms_norm;
@@ -49,12 +50,16 @@ pub use self::{
     doctor::{KernelCheck, check_kernels},
     dropout::Dropout,
     embedding::embedding_backward,
+    four_bit::{FourBitConfig, FourBitKind, FourBitWeight, linear_four_bit},
     linear::linear,
     logits::{LogitStats, kth_largest_bound, softmax_weights},
-    logprobs::{IGNORE_INDEX, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs, token_logprobs_vjp},
+    logprobs::{
+        IGNORE_INDEX, LOGITS_BYTES, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs,
+        token_logprobs_vjp,
+    },
     lora::{LoraUpdate, lora},
     matrix::{Compute, bf16_instructions},
-    memory::{MappedFile, TensorBytes, keep_pages, peak_memory_bytes},
+    memory::{MappedFile, TensorBytes, keep_pages, peak_memory_bytes, total_memory_bytes},
     optimizer::{AdamWParameter, AdamWStep, adamw, add_gradients, squared_norm},
     rms_norm::rms_norm,
     rotary::{RotaryTable, rotary},

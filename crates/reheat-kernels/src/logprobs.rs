@@ -15,7 +15,7 @@ pub const IGNORE_INDEX: i32 = -100;
 
 /// Bytes of logits held at a time: 276 tokens of Qwen2.5's vocabulary. Each chunk reads the whole head twice and its
 /// gradient once; they are held while every block's activations are.
-const LOGITS_BYTES: usize = 160 << 20;
+pub const LOGITS_BYTES: usize = 160 << 20;
 
 /// What the head says about each label; zero where the label is [`IGNORE_INDEX`].
 #[derive(Debug, Clone)]

@@ -38,6 +38,14 @@ pub fn peak_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Memory of this computer in bytes; `None` where the system does not say.
+pub fn total_memory_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// A file mapped for reading.
 #[derive(Debug)]
 pub struct MappedFile(memmap2::Mmap);
@@ -54,6 +62,18 @@ impl MappedFile {
         // SAFETY: the mapping is private and read-only; checkpoints are replaced by rename, never written in place.
         let map = unsafe { memmap2::Mmap::map(&file)? };
         Ok(Self(map))
+    }
+
+    /// Lets the system take back the memory that holds a part of the file; it is read again when it is needed.
+    ///
+    /// A checkpoint of gigabytes would otherwise stay in memory beside the tensors that were made of it.
+    pub fn release(&self, part: &[u8]) {
+        let offset = (part.as_ptr() as usize).wrapping_sub(self.0.as_ptr() as usize);
+        if offset.checked_add(part.len()).is_some_and(|end| end <= self.0.len()) && !part.is_empty() {
+            // SAFETY: the mapping is private, read-only and backed by a file, so that pages given up come back with the
+            // same bytes. Advice that the system does not take changes nothing.
+            let _ = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
+        }
     }
 }
 

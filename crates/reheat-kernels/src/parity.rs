@@ -107,6 +107,21 @@ proptest! {
     }
 
     #[test]
+    fn linear_four_bit_equals_its_definition(
+        tokens in 1usize..40,
+        input in 1usize..70,
+        output in 1usize..50,
+        nested_scales: bool,
+        fp4: bool,
+    ) {
+        let kind = if fp4 { FourBitKind::Fp4 } else { FourBitKind::Nf4 };
+        let weight = FourBitWeight::quantize(random([output, input]), FourBitConfig { kind, nested_scales });
+        compare([random([tokens, input])],
+            |[x]| linear_four_bit(x, &weight, None, Compute::F32),
+            |[x]| four_bit::reference(x, &weight));
+    }
+
+    #[test]
     fn lora_equals_its_definition(
         tokens in 1usize..70,
         input in 1usize..40,

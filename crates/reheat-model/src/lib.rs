@@ -15,6 +15,8 @@
 //! ```
 
 mod config; // config.json
+mod released; // shapes of released models
+mod packed; // frozen weights in fewer bits
 mod qwen2; // the modules and the forward pass
 mod lora; // low-rank adapters
 mod precision; // the type in which matrices are held
@@ -29,7 +31,8 @@ pub use self::{
     config::Qwen2Config,
     error::{Misshapen, ModelError},
     lora::{Factor, Lora, LoraConfig, TargetModules},
-    parameters::{ParameterPath, for_each_parameter, map_parameters},
+    packed::{LoadOptions, Quantization},
+    parameters::{ParameterPath, for_each_parameter, map_parameters, parameter_name},
     precision::Precision,
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},

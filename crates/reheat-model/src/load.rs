@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use reheat_kernels::{Int8Weight, MappedFile, Weight};
+use reheat_kernels::{FourBitWeight, Int8Weight, MappedFile, Weight};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 
 use crate::error::{Misshapen, ModelError};
 use crate::lora::load_adapter;
 use crate::source::{TensorSource, shapes};
-use crate::{Precision, Qwen2, Qwen2Config};
+use crate::{LoadOptions, Precision, Qwen2, Qwen2Config};
 
 /// Tensors that some checkpoints carry and no current model reads.
 const DERIVED: &str = "rotary_emb.inv_freq";
 
-pub(crate) fn load(dir: &Path, device: &Device, precision: Precision) -> Result<Qwen2, ModelError> {
+pub(crate) fn load(dir: &Path, options: &LoadOptions, device: &Device) -> Result<Qwen2, ModelError> {
     if Qwen2::is_adapter(dir) {
-        return load_adapter(load(&Qwen2::adapter_base(dir)?, device, precision)?, dir);
+        return load_adapter(load(&Qwen2::adapter_base(dir)?, options, device)?, dir);
     }
     let config = Qwen2Config::from_dir(dir)?;
     let files = weight_files(dir)?;
@@ -37,11 +37,11 @@ pub(crate) fn load(dir: &Path, device: &Device, precision: Precision) -> Result<
         let file =
             SafeTensors::deserialize(map).map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
         for (name, view) in file.tensors() {
-            tensors.insert(name, (path, view));
+            tensors.insert(name, Stored { path, map, view });
         }
     }
-    check(dir, &config, &tensors.iter().map(|(name, (_, view))| (name.as_str(), view.shape())).collect())?;
-    let mut source = Checkpoint { tensors, device, precision, fault: None };
+    check(dir, &config, &tensors.iter().map(|(name, stored)| (name.as_str(), stored.view.shape())).collect())?;
+    let mut source = Checkpoint { tensors, options, device, fault: None };
     let model = Qwen2::build(&config, &mut source);
     match source.fault {
         Some(fault) => Err(fault),
@@ -103,18 +103,34 @@ fn check(dir: &Path, config: &Qwen2Config, found: &BTreeMap<&str, &[usize]>) -> 
     Err(ModelError::Tensors { dir: dir.into(), missing, unexpected, misshapen })
 }
 
+/// A tensor of a file.
+struct Stored<'a> {
+    path: &'a Path,
+    map: &'a MappedFile,
+    view: TensorView<'a>,
+}
+
 struct Checkpoint<'a> {
-    tensors: BTreeMap<String, (&'a PathBuf, TensorView<'a>)>,
+    tensors: BTreeMap<String, Stored<'a>>,
+    options: &'a LoadOptions,
     device: &'a Device,
-    precision: Precision,
     /// The first tensor that could not be used; the rest are not read after it.
     fault: Option<ModelError>,
 }
 
 impl Checkpoint<'_> {
-    fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let (path, view) = &self.tensors[name];
-        values_of(path, name, view)
+    fn read<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, ModelError> {
+        let Stored { path, map, view } = &self.tensors[name];
+        let data = TensorData::new(values_of(path, name, view)?, shape);
+        map.release(view.data());
+        Ok(Tensor::from_data(data, self.device))
+    }
+
+    fn read_bf16(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError> {
+        let Stored { path, map, view } = &self.tensors[name];
+        let data = TensorData::new(bf16_values_of(path, name, view)?, shape);
+        map.release(view.data());
+        Ok(Tensor::from_data(data, (self.device, DType::BF16)))
     }
 }
 
@@ -124,27 +140,52 @@ pub(crate) fn values_of(path: &Path, name: &str, view: &TensorView) -> Result<Ve
         Dtype::F32 => convert(view.data(), f32::from_le_bytes),
         Dtype::F16 => convert(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
         Dtype::BF16 => convert(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        other => {
-            let dtype = format!("{other:?}");
-            return Err(ModelError::Dtype { path: path.into(), name: name.into(), dtype });
-        }
+        other => return Err(unread(path, name, other)),
     };
-    let count = values.par_iter().filter(|value| !value.is_finite()).count();
-    if count > 0 {
-        return Err(ModelError::NotFinite { path: path.into(), name: name.into(), count });
-    }
-    Ok(values)
+    finite(path, name, values, |value| value.is_finite())
 }
 
-fn convert<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+/// As [`values_of`], in bf16.
+fn bf16_values_of(path: &Path, name: &str, view: &TensorView) -> Result<Vec<bf16>, ModelError> {
+    let values = match view.dtype() {
+        Dtype::F32 => convert(view.data(), |bytes| bf16::from_f32(f32::from_le_bytes(bytes))),
+        Dtype::F16 => convert(view.data(), |bytes| bf16::from_f32(f16::from_le_bytes(bytes).to_f32())),
+        Dtype::BF16 => convert(view.data(), bf16::from_le_bytes),
+        other => return Err(unread(path, name, other)),
+    };
+    finite(path, name, values, |value| value.is_finite())
+}
+
+fn unread(path: &Path, name: &str, dtype: Dtype) -> ModelError {
+    ModelError::Dtype { path: path.into(), name: name.into(), dtype: format!("{dtype:?}") }
+}
+
+/// The values, if every one is finite.
+fn finite<T: Sync>(
+    path: &Path,
+    name: &str,
+    values: Vec<T>,
+    is_finite: impl Fn(&T) -> bool + Sync,
+) -> Result<Vec<T>, ModelError> {
+    match values.par_iter().filter(|value| !is_finite(value)).count() {
+        0 => Ok(values),
+        count => Err(ModelError::NotFinite { path: path.into(), name: name.into(), count }),
+    }
+}
+
+fn convert<const N: usize, T: Send>(bytes: &[u8], number: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
     bytes.as_chunks::<N>().0.par_iter().map(|bytes| number(*bytes)).collect()
 }
 
 impl TensorSource for Checkpoint<'_> {
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         if self.fault.is_none() {
-            match self.values(name) {
-                Ok(values) => return Tensor::from_data(TensorData::new(values, shape), self.device),
+            match self.read(name, shape) {
+                Ok(tensor) => return tensor,
                 Err(fault) => self.fault = Some(fault),
             }
         }
@@ -152,20 +193,33 @@ impl TensorSource for Checkpoint<'_> {
     }
 
     fn weight(&mut self, name: &str, shape: [usize; 2]) -> Weight {
-        if self.precision == Precision::Float32 || self.fault.is_some() {
-            return self.tensor(name, shape).into();
-        }
-        let values = match self.values(name) {
-            Ok(values) => values,
+        let precision = self.options.precision_of(name);
+        let read = match (&self.fault, precision) {
+            (Some(_), _) => return Tensor::empty([0; 2], self.device).into(),
+            (None, Precision::Bfloat16) => self.read_bf16(name, shape).map(Weight::from),
+            (None, _) => self.read(name, shape).map(Weight::from),
+        };
+        match read {
+            Ok(Weight::Float(weight)) if precision == Precision::Int8 => Int8Weight::quantize(weight).into(),
+            Ok(weight) => weight,
             Err(fault) => {
                 self.fault = Some(fault);
-                return Tensor::empty([0; 2], self.device).into();
+                Tensor::empty([0; 2], self.device).into()
             }
-        };
-        if self.precision == Precision::Int8 {
-            return Int8Weight::quantize(Tensor::from_data(TensorData::new(values, shape), self.device)).into();
         }
-        let values: Vec<bf16> = values.par_iter().map(|value| bf16::from_f32(*value)).collect();
-        Tensor::<2>::from_data(TensorData::new(values, shape), (self.device, DType::BF16)).into()
+    }
+
+    fn four_bit(&mut self, name: &str, shape: [usize; 2]) -> Option<FourBitWeight> {
+        let config = self.options.four_bit(name)?;
+        if self.fault.is_some() {
+            return None;
+        }
+        match self.read(name, shape) {
+            Ok(weight) => Some(FourBitWeight::quantize(weight, config)),
+            Err(fault) => {
+                self.fault = Some(fault);
+                None
+            }
+        }
     }
 }

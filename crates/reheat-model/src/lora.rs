@@ -19,7 +19,10 @@ use burn::tensor::Tensor;
 use reheat_kernels::{Dropout, LoraUpdate, lora};
 
 pub use self::config::{LoraConfig, TargetModules};
-pub(crate) use self::{attach::Adapter, peft::load as load_adapter};
+pub(crate) use self::{
+    attach::{Adapter, is_adapters},
+    peft::load as load_adapter,
+};
 use crate::Linear;
 
 /// What every parameter of an adapted model is called by PEFT, before its name in checkpoints.

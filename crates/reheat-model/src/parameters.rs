@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use crate::lora::{ADAPTER_FIELD, PEFT_PREFIX};
+use crate::lora::{ADAPTER_FIELD, PEFT_PREFIX, is_adapters};
 
 /// Calls `f` with the path of every parameter, `prefix` before it, and with its values as `[elements]`.
 ///
@@ -53,11 +53,24 @@ pub fn map_parameters<M: Module>(module: M, prefix: &str, f: impl FnMut(&str, Te
             let f = &mut self.f;
             param.map(|value| {
                 let shape = value.dims();
+                // A weight that is held elsewhere; besides, 0 is no size to `reshape`.
+                if shape.contains(&0) {
+                    return value;
+                }
                 f(&name, value.reshape([shape.iter().product::<usize>()])).reshape(shape)
             })
         }
     }
     module.map(&mut Map { path: ParameterPath::new(prefix), f })
+}
+
+/// The parameter that a tensor of a file holds: PEFT puts its prefix before the names of modules that are saved whole too.
+pub fn parameter_name(name_in_file: &str) -> &str {
+    if is_adapters(name_in_file) {
+        name_in_file
+    } else {
+        name_in_file.strip_prefix(PEFT_PREFIX).unwrap_or(name_in_file)
+    }
 }
 
 /// Where a visitor of a module is, for visitors that need the names of parameters and more than their values.

@@ -7,19 +7,22 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use reheat_kernels::{
-    AttentionLayout, Compute, Int8Weight, RotaryTable, Weight, causal_attention, embedding, linear, rms_norm, rotary,
-    swiglu,
+    AttentionLayout, Compute, FourBitWeight, Int8Weight, RotaryTable, Weight, causal_attention, embedding, linear,
+    linear_four_bit, rms_norm, rotary, swiglu,
 };
 
 use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{Lora, ModelError, Precision, Qwen2Config, load};
+use crate::{LoadOptions, Lora, ModelError, Precision, Qwen2Config, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`; empty where it is held in int8 ([`Self::stored`]).
+    /// `[out, in]`; empty where it is held in fewer bits.
     pub weight: Param<Tensor<2>>,
+    /// The weight in 4 bits: frozen, and no parameter.
+    #[module(skip)]
+    four_bit: Option<FourBitWeight>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
     /// Type in which the product is taken.
@@ -34,7 +37,13 @@ pub struct Linear {
 
 impl Linear {
     fn build(source: &mut impl TensorSource, name: &str, input: usize, output: usize, bias: Bias) -> Self {
-        let (weight, int8) = match source.weight(&format!("{name}.weight"), [output, input]) {
+        let name_of_weight = format!("{name}.weight");
+        let four_bit = source.four_bit(&name_of_weight, [output, input]);
+        let held = match &four_bit {
+            Some(_) => Tensor::empty([0, 0], &source.device()).into(),
+            None => source.weight(&name_of_weight, [output, input]),
+        };
+        let (weight, int8) = match held {
             Weight::Float(weight) => (weight, None),
             Weight::Int8(weight) => (Tensor::empty([0, 0], &weight.scales().device()), Some(weight)),
         };
@@ -43,7 +52,7 @@ impl Linear {
             Bias::Yes => Some(Param::from_tensor(source.tensor(&format!("{name}.bias"), [output]))),
             Bias::No => None,
         };
-        Self { weight, bias, compute: Compute::F32, adapter: None, int8 }
+        Self { weight, bias, compute: Compute::F32, adapter: None, int8, four_bit }
     }
 
     /// `x · weightᵀ + bias` and the adapter's update: `[tokens, in]` to `[tokens, out]`.
@@ -56,7 +65,7 @@ impl Linear {
 
     /// `x · weightᵀ + bias`.
     pub(crate) fn base(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.stored(), self.bias.as_ref().map(Param::val), self.compute)
+        self.times(x, self.bias.as_ref().map(Param::val))
     }
 
     /// The weight as it is held, `[out, in]`.
@@ -69,7 +78,14 @@ impl Linear {
 
     /// `x · weightᵀ`.
     pub(crate) fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.stored(), None, self.compute)
+        self.times(x, None)
+    }
+
+    fn times(&self, x: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        match &self.four_bit {
+            Some(weight) => linear_four_bit(x, weight, bias, self.compute),
+            None => linear(x, self.stored(), bias, self.compute),
+        }
     }
 
     pub(crate) fn add_bias(&self, y: Tensor<2>) -> Tensor<2> {
@@ -81,12 +97,22 @@ impl Linear {
 
     /// The weight in f32, `[out, in]`.
     pub(crate) fn dense_weight(&self) -> Tensor<2> {
-        self.stored().to_f32()
+        match &self.four_bit {
+            Some(weight) => weight.to_f32(&self.weight.val().device()),
+            None => self.stored().to_f32(),
+        }
+    }
+
+    /// Puts another weight in the place of this one.
+    pub(crate) fn set_weight(&mut self, weight: Tensor<2>) {
+        self.weight = Param::from_tensor(weight);
+        self.int8 = None;
+        self.four_bit = None;
     }
 
     /// `[out, in]`
     pub(crate) fn shape(&self) -> [usize; 2] {
-        self.stored().dims()
+        self.four_bit.as_ref().map_or_else(|| self.stored().dims(), FourBitWeight::dims)
     }
 }
 
@@ -266,7 +292,7 @@ impl Qwen2 {
     /// If the configuration is not a Qwen2's, files are missing or damaged, tensors do not match the configuration
     /// (every fault in one error), or weights are not finite.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, ModelError> {
-        load::load(dir, device, Precision::Float32)
+        load::load(dir, &LoadOptions::default(), device)
     }
 
     /// As [`Self::load`], with the matrices held and multiplied as `precision` says; each tensor is converted as it is
@@ -275,9 +301,17 @@ impl Qwen2 {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_in(dir: &Path, device: &Device, precision: Precision) -> Result<Self, ModelError> {
-        let mut model = load::load(dir, device, precision)?;
+        let mut model = load::load(dir, &LoadOptions { precision, quantization: None }, device)?;
         model.set_compute(precision.compute());
         Ok(model)
+    }
+
+    /// As [`Self::load`], with weights that are to stay frozen held in fewer bits.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(dir: &Path, options: &LoadOptions, device: &Device) -> Result<Self, ModelError> {
+        load::load(dir, options, device)
     }
 
     /// The configuration.

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
-use reheat_kernels::Weight;
+use reheat_kernels::{FourBitWeight, Weight};
 
 use crate::{Qwen2, Qwen2Config};
 
@@ -16,12 +16,24 @@ pub(crate) trait TensorSource {
     fn weight(&mut self, name: &str, shape: [usize; 2]) -> Weight {
         self.tensor(name, shape).into()
     }
+
+    /// The device that will hold the model.
+    fn device(&self) -> Device;
+
+    /// The matrix in 4 bits, where it is to be held so.
+    fn four_bit(&mut self, _name: &str, _shape: [usize; 2]) -> Option<FourBitWeight> {
+        None
+    }
 }
 
 /// Names and shapes of all tensors, in the order in which they are saved.
 pub(crate) fn shapes(config: &Qwen2Config) -> Vec<(String, Vec<usize>)> {
     struct Names(Vec<(String, Vec<usize>)>);
     impl TensorSource for Names {
+        fn device(&self) -> Device {
+            Device::flex()
+        }
+
         fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
             self.0.push((name.into(), shape.to_vec()));
             Tensor::empty([0; D], &Device::flex())
@@ -49,6 +61,10 @@ impl RandomSource {
 }
 
 impl TensorSource for RandomSource {
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         let count = shape.iter().product();
         let values: Vec<f32> = if name.ends_with("norm.weight") {

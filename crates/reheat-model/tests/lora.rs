@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
+use reheat_kernels::FourBitConfig;
 use reheat_model::{
-    LoraConfig, ModelError, Qwen2, Qwen2Config, SaveOptions, TargetModules, for_each_parameter, map_parameters,
+    LoadOptions, LoraConfig, ModelError, Precision, Quantization, Qwen2, Qwen2Config, SaveOptions, TargetModules,
+    for_each_parameter, map_parameters,
 };
 use tempfile::TempDir;
 
@@ -45,7 +47,10 @@ fn adapted(config: &LoraConfig) -> Qwen2 {
 
 /// With every trained parameter moved away from where it started.
 fn moved(config: &LoraConfig) -> Qwen2 {
-    let model = adapted(config);
+    moved_from(adapted(config))
+}
+
+fn moved_from(model: Qwen2) -> Qwen2 {
     let trained: Vec<String> = trained_names(&model);
     map_parameters(model, "", |name, values| {
         if !trained.iter().any(|other| other == name) {
@@ -64,6 +69,14 @@ fn trained_names(model: &Qwen2) -> Vec<String> {
         }
     });
     found
+}
+
+#[test]
+fn trained_parameters_are_known_from_the_shape() {
+    for config in kinds() {
+        let model = adapted(&config);
+        assert_eq!(config.num_parameters(base().config()), model.num_trained_parameters(), "{config:?}");
+    }
 }
 
 #[test]
@@ -176,6 +189,58 @@ fn an_adapter_folder_loads_with_the_base_that_it_names() {
     fs::remove_dir_all(base_dir.path()).unwrap();
     let error = Qwen2::load(dir.path(), &Device::flex()).unwrap_err();
     assert!(error.to_string().ends_with("which is not there"), "{error}");
+}
+
+/// Every way in which a base can be held in fewer bits.
+fn load_options() -> Vec<LoadOptions> {
+    let four_bit =
+        |nested_scales| Some(Quantization::FourBit(FourBitConfig { nested_scales, ..FourBitConfig::default() }));
+    let mut options = vec![LoadOptions { precision: Precision::Bfloat16, quantization: None }];
+    for quantization in [Some(Quantization::Int8), four_bit(false), four_bit(true)] {
+        options.push(LoadOptions { precision: Precision::Float32, quantization });
+        options.push(LoadOptions { precision: Precision::Bfloat16, quantization });
+    }
+    options
+}
+
+#[test]
+fn a_base_in_fewer_bits_keeps_the_invariants_of_adapters() {
+    let dir = TempDir::new().unwrap();
+    base().save(dir.path(), &SaveOptions::default()).unwrap();
+    let plain = logits(&base());
+    for options in load_options() {
+        let load = || Qwen2::load_with(dir.path(), &options, &Device::flex()).unwrap();
+        let held = logits(&load());
+        assert_ne!(held, plain, "{options:?} rounds");
+        for config in kinds() {
+            let fresh = load().with_lora(config.clone(), "base", 11).unwrap();
+            // A head that is trained is held in f32, where sums are taken in another order.
+            let tolerance = if config.modules_to_save.is_empty() { 0.0 } else { MERGE_TOLERANCE };
+            for (a, b) in logits(&fresh).iter().zip(&held) {
+                assert!((a - b).abs() <= tolerance, "{options:?} {config:?}: {a} instead of {b}");
+            }
+            let model = moved_from(fresh);
+            let with = logits(&model);
+            assert_eq!(logits(&model.without_adapters()), held, "{options:?} {config:?}");
+            for (a, b) in logits(&model.merged()).iter().zip(&with) {
+                assert!((a - b).abs() <= MERGE_TOLERANCE, "{options:?} {config:?}: {a} instead of {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn fewer_bits_round_less_than_they_must() {
+    let dir = TempDir::new().unwrap();
+    base().save(dir.path(), &SaveOptions::default()).unwrap();
+    let plain = logits(&base());
+    let size = plain.iter().map(|value| value * value).sum::<f32>();
+    for (options, most) in load_options().into_iter().zip([0.01, 0.02, 0.02, 0.2, 0.2, 0.2, 0.2]) {
+        let held = logits(&Qwen2::load_with(dir.path(), &options, &Device::flex()).unwrap());
+        let error = held.iter().zip(&plain).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        let relative = (error / size).sqrt();
+        assert!(relative <= most, "{options:?}: off by {relative}");
+    }
 }
 
 fn refused(config: LoraConfig) -> ModelError {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use reheat_model::{NamedTensor, TensorFile, WeightDtype, write_tensors};
+use reheat_model::{NamedTensor, TensorFile, WeightDtype, parameter_name, write_tensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -139,7 +139,8 @@ impl Checkpoint {
     pub(crate) fn weights(&self, device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
         let master = self.dir.join(MASTER);
         let files = if master.is_file() { vec![master] } else { self.model_files()? };
-        read_tensors(&files, device)
+        let tensors = read_tensors(&files, device)?;
+        Ok(tensors.into_iter().map(|(name, values)| (parameter_name(&name).to_owned(), values)).collect())
     }
 
     /// The optimizer's moments.

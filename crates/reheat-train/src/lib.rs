@@ -40,6 +40,7 @@ mod health; // advice from the numbers of a run
 mod model_card; // README.md beside a model
 mod callback; // who is told what while training runs
 mod run_dir; // the output directory
+mod plan; // what a run will take of memory
 mod checkpoint; // what a run needs to go on
 mod changes; // settings of a run and of the one it continues
 mod trainer_state; // what transformers' tools read
@@ -67,6 +68,7 @@ pub use self::{
     model_card::ModelCard,
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},
     pass::{Checkpointing, ModelPass},
+    plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},

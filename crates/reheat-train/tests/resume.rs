@@ -120,8 +120,7 @@ fn resumed_is_uninterrupted_where_models_are_saved_in_bfloat16() {
 fn resumed_adapters_are_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
     let trainer = |dir: &Path, adapter_seed| {
-        let mut lora = LoraConfig::default();
-        lora.lora_dropout = 0.2;
+        let lora = LoraConfig { lora_dropout: 0.2, ..LoraConfig::default() };
         let model = model(5).with_lora(lora, "base", adapter_seed).unwrap();
         Trainer::new(model, Sft::new(rows(), SftConfig::default()), config())
             .unwrap()

@@ -8,5 +8,6 @@ mod forward; // logits
 mod greedy; // generation
 mod sampling; // distributions and batches
 mod optimizers; // updates and learning rates
+mod quantized; // 4-bit weights
 mod sft; // training
 mod transformers; // what we save, loaded by Python

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use reheat_data::Sequence;
-use reheat_kernels::peak_memory_bytes;
-use reheat_model::{LoraConfig, Qwen2, TargetModules};
+use reheat_kernels::{FourBitConfig, peak_memory_bytes};
+use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2, TargetModules};
 use reheat_train::{Callback, Control, LogRow, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig, TrainingDtype};
 use serde_json::json;
 
@@ -31,6 +31,7 @@ Examples:
   reheat bench sft --seq-len 128 --steps 5
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --json
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --use-peft --lora-r 16 --json
+  reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --use-peft --load-in-4bit
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --dtype float32 --gradient-checkpointing")]
 pub(crate) struct SftArgs {
     #[command(flatten)]
@@ -68,6 +69,10 @@ pub(crate) struct SftArgs {
     #[arg(long, value_name = "R", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_r: u32,
 
+    /// Hold the frozen dense layers in 4 bits, with scales in 8 bits.
+    #[arg(long, requires = "use_peft")]
+    load_in_4bit: bool,
+
     /// Run blocks again in the backward pass instead of keeping their activations.
     #[arg(long)]
     gradient_checkpointing: bool,
@@ -101,7 +106,15 @@ pub(super) fn run(command: BenchCommand) -> anyhow::Result<()> {
     let BenchCommand::Sft(args) = command;
     let device = args.device.resolve()?;
     let source = args.model.open()?;
-    let model = source.model(&device.device)?;
+    let four_bit = FourBitConfig { nested_scales: true, ..FourBitConfig::default() };
+    let options = LoadOptions {
+        precision: match args.dtype {
+            Dtype::Bfloat16 if args.use_peft => Precision::Bfloat16,
+            _ => Precision::Float32,
+        },
+        quantization: args.load_in_4bit.then_some(Quantization::FourBit(four_bit)),
+    };
+    let model = source.model_with(&options, &device.device)?;
     let num_parameters = model.config().num_parameters();
     let model = if args.use_peft { with_adapters(model, args.lora_r, source.dir())? } else { model };
 
@@ -135,6 +148,7 @@ pub(super) fn run(command: BenchCommand) -> anyhow::Result<()> {
             "losses": stopwatch.losses,
             "num_parameters": num_parameters,
             "lora_r": args.use_peft.then_some(args.lora_r),
+            "load_in_4bit": args.load_in_4bit,
             "seq_len": args.seq_len,
             "batch_size": args.batch_size,
             "device": device.name,

@@ -1,6 +1,8 @@
 //! Adapters, under the names of TRL's `ModelConfig`.
 
-use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules};
+use reheat_kernels::{FourBitConfig, FourBitKind};
+use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2, Qwen2Config, TargetModules};
+use reheat_train::TrainingDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,22 @@ pub(crate) struct PeftSettings {
     use_rslora: bool,
     /// Train the lengths of the weights' rows apart from their directions.
     use_dora: bool,
+    /// Hold the frozen dense layers in 4 bits.
+    load_in_4bit: bool,
+    /// Hold the frozen dense layers in 8 bits.
+    load_in_8bit: bool,
+    /// What 4 bits stand for.
+    bnb_4bit_quant_type: QuantType,
+    /// Hold the scales of 4-bit weights in 8 bits.
+    use_bnb_nested_quant: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum QuantType {
+    Fp4,
+    #[default]
+    Nf4,
 }
 
 impl Default for PeftSettings {
@@ -41,6 +59,10 @@ impl Default for PeftSettings {
             lora_modules_to_save: None,
             use_rslora: false,
             use_dora: false,
+            load_in_4bit: false,
+            load_in_8bit: false,
+            bnb_4bit_quant_type: QuantType::Nf4,
+            use_bnb_nested_quant: false,
         }
     }
 }
@@ -61,7 +83,32 @@ impl PeftSettings {
 
     /// Everything that is wrong with the values.
     pub(crate) fn faults(&self) -> Vec<String> {
-        self.config().faults()
+        let mut faults = self.config().faults();
+        if self.load_in_4bit && self.load_in_8bit {
+            faults.push("load_in_4bit and load_in_8bit exclude each other".into());
+        }
+        for (setting, given) in [("load_in_4bit", self.load_in_4bit), ("load_in_8bit", self.load_in_8bit)] {
+            if given && !self.use_peft {
+                faults.push(format!("{setting} is for weights that stay frozen: it needs use_peft"));
+            }
+        }
+        faults
+    }
+
+    /// How the model is loaded: with adapters, frozen weights need not be held in 32 bits.
+    pub(crate) fn load_options(&self, dtype: TrainingDtype) -> LoadOptions {
+        let kind = match self.bnb_4bit_quant_type {
+            QuantType::Fp4 => FourBitKind::Fp4,
+            QuantType::Nf4 => FourBitKind::Nf4,
+        };
+        let four_bit = Quantization::FourBit(FourBitConfig { kind, nested_scales: self.use_bnb_nested_quant });
+        LoadOptions {
+            precision: match dtype {
+                TrainingDtype::Bfloat16 if self.use_peft => Precision::Bfloat16,
+                _ => Precision::Float32,
+            },
+            quantization: self.load_in_4bit.then_some(four_bit).or(self.load_in_8bit.then_some(Quantization::Int8)),
+        }
     }
 
     /// What a person should know: settings of adapters without adapters.
@@ -69,7 +116,8 @@ impl PeftSettings {
         if self.use_peft {
             return Vec::new();
         }
-        let is_ours = |key: &str| key.starts_with("lora_") || ["use_rslora", "use_dora"].contains(&key);
+        let others = ["use_rslora", "use_dora", "bnb_4bit_quant_type", "use_bnb_nested_quant"];
+        let is_ours = |key: &str| key.starts_with("lora_") || others.contains(&key);
         let given = resolved.given().filter(|setting| is_ours(&setting.key));
         given.map(|setting| format!("{}: `{}` has no effect without use_peft", setting.origin, setting.key)).collect()
     }

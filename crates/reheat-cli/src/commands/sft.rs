@@ -153,7 +153,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         report::print(&prepared.report, None);
     }
 
-    let model = source.model(&device.device)?;
+    let model = source.model_with(&peft.load_options(config.dtype), &device.device)?;
     let mut model = peft.apply(model, &source, &base_model, config.seed)?;
     peft::report(&model);
     if let Some(eos) = tokenizer.special_tokens().eos() {

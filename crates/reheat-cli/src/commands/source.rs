@@ -6,7 +6,7 @@ use std::str::FromStr;
 use burn::tensor::Device;
 use reheat_chat::{ChatTemplate, TemplateTokens};
 use reheat_hub::RepoType;
-use reheat_model::{ModelError, Precision, Qwen2, Qwen2Config};
+use reheat_model::{LoadOptions, ModelError, Precision, Qwen2, Qwen2Config};
 use reheat_tokenizer::Tokenizer;
 
 use crate::{demo, device::ChosenDevice, fault::Fault, hub};
@@ -182,12 +182,19 @@ impl ModelSource {
 
     /// The model in f32.
     pub(crate) fn model(&self, device: &Device) -> anyhow::Result<Qwen2> {
-        self.model_in(device, Precision::Float32)
+        self.model_with(&LoadOptions::default(), device)
     }
 
-    /// The model with its matrices held as `precision` says.
+    /// The model with its matrices held and multiplied as `precision` says.
     pub(crate) fn model_in(&self, device: &Device, precision: Precision) -> anyhow::Result<Qwen2> {
-        let model = Qwen2::load_in(self.base_dir(), device, precision)?;
+        let mut model = self.model_with(&LoadOptions { precision, quantization: None }, device)?;
+        model.set_compute(precision.compute());
+        Ok(model)
+    }
+
+    /// The model, with weights that are to stay frozen held in fewer bits.
+    pub(crate) fn model_with(&self, options: &LoadOptions, device: &Device) -> anyhow::Result<Qwen2> {
+        let model = Qwen2::load_with(self.base_dir(), options, device)?;
         Ok(if self.is_adapter() { model.with_adapter(&self.dir)? } else { model })
     }
 

@@ -49,7 +49,8 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         }
         "bf16" | "fp16" | "tf32" => Refused("set `dtype` instead"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
-        "load_in_4bit" | "load_in_8bit" => Refused("quantised base weights are not supported"),
+        "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
+        "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),
         _ => return None,
     })
 }

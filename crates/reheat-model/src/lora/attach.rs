@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -155,6 +155,27 @@ fn last_parts<'a>(paths: impl Iterator<Item = &'a String>) -> Vec<String> {
 }
 
 impl LoraConfig {
+    /// Numbers that are trained in a model of this shape.
+    pub fn num_parameters(&self, model: &Qwen2Config) -> usize {
+        let mut count = 0;
+        for (name, shape) in model.tensor_shapes() {
+            let Some((path, kind)) = name.rsplit_once('.') else { continue };
+            if self.saves_module(path) {
+                count += shape.iter().product::<usize>();
+            } else if let ([output, input], "weight") = (shape.as_slice(), kind)
+                && path.ends_with("_proj")
+                && self.targets(path)
+            {
+                count += self.rank(path) * (input + output) + if self.use_dora { *output } else { 0 };
+            }
+        }
+        // A tied head that is trained whole is a matrix of its own.
+        if model.tie_word_embeddings && self.saves_module("lm_head") {
+            count += model.vocab_size * model.hidden_size;
+        }
+        count
+    }
+
     /// Checks the values, and that every name means a module of such a model, before anything is loaded.
     ///
     /// # Errors
@@ -195,7 +216,7 @@ impl LoraConfig {
 }
 
 /// Whether a parameter's name is that of an adapter's.
-pub(super) fn is_adapters(name: &str) -> bool {
+pub(crate) fn is_adapters(name: &str) -> bool {
     name.split('.').any(|part| part.starts_with(LORA_PREFIX))
 }
 
@@ -230,6 +251,9 @@ impl ModuleMapper for Freeze<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.name();
         let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
-        param.set_require_grad(self.trained.iter().any(|path| path == module))
+        let trained = self.trained.iter().any(|path| path == module);
+        // What is trained is f32, also where the rest is held in less.
+        let param = if trained { param.map(|value| value.cast(DType::F32)) } else { param };
+        param.set_require_grad(trained)
     }
 }

@@ -1,6 +1,6 @@
 //! Adapters into weights.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 
 use crate::Qwen2;
 
@@ -14,8 +14,7 @@ impl Qwen2 {
         }
         for (_, layer) in self.dense_layers_mut() {
             if let Some(adapter) = layer.adapter.take() {
-                layer.weight = Param::from_tensor(adapter.merged(layer));
-                layer.int8 = None;
+                layer.set_weight(adapter.merged(layer));
             }
         }
         self.set_require_grad(true)

@@ -1,0 +1,260 @@
+//! What training will take of memory, by component, before anything is loaded.
+//!
+//! The parts follow from the shape of the model and the way the loop works: weights, gradients and moments of what is
+//! trained, the input of every block, the graph of one block (or of all), and one chunk of logits.
+//! On an accelerator the operations of a block are not fused, and scores of attention count with the square of the length.
+
+use reheat_kernels::LOGITS_BYTES;
+use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2Config};
+use serde::Serialize;
+
+use crate::{Checkpointing, TrainingDtype};
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// Bytes of a number that is held in bf16.
+const BF16: u64 = 2;
+
+/// What a process takes before it has a tensor, in bytes: the program, its threads, the tokenizer.
+const PROCESS: u64 = 60_000_000;
+
+/// What an accelerator's driver and compiled kernels take of its memory, in bytes.
+const ACCELERATOR: u64 = 700_000_000;
+
+/// Share of the transient buffers that the allocator holds besides, in pages that other sizes left behind.
+const KEPT_PAGES: f64 = 0.5;
+
+/// What is trained, and how the rest is held.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trained {
+    /// Every weight, in f32.
+    Full,
+    /// Low-rank adapters on frozen weights.
+    Adapters {
+        /// Which and how large.
+        config: LoraConfig,
+        /// How the frozen weights are held.
+        base: LoadOptions,
+    },
+}
+
+/// Where training runs, as far as memory is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryOf {
+    /// The computer's, with fused operations.
+    Cpu,
+    /// An accelerator's.
+    Accelerator,
+}
+
+/// A run whose memory is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRun {
+    /// What is trained.
+    pub trained: Trained,
+    /// Type of the optimizer's moments.
+    pub optim_dtype: TrainingDtype,
+    /// What is kept of blocks.
+    pub checkpointing: Checkpointing,
+    /// Whose memory.
+    pub memory_of: MemoryOf,
+    /// Rows per forward pass.
+    pub batch_size: usize,
+    /// Tokens of a row.
+    pub seq_len: usize,
+}
+
+/// Memory of a run by component, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MemoryPlan {
+    /// Weights, frozen and trained.
+    pub weights: u64,
+    /// Gradients of what is trained, f32.
+    pub gradients: u64,
+    /// The optimizer's two moments of what is trained.
+    pub moments: u64,
+    /// Inputs of the blocks, and the graph of one of them or of all.
+    pub activations: u64,
+    /// One chunk of logits, which become their gradient.
+    pub logits: u64,
+    /// The process, and pages that the allocator keeps.
+    pub overhead: u64,
+}
+
+impl MemoryPlan {
+    /// What `run` takes for a model of this shape.
+    pub fn new(model: &Qwen2Config, run: &PlannedRun) -> Self {
+        let (weights, trained) = weights(model, &run.trained);
+        let moment = match run.optim_dtype {
+            TrainingDtype::Float32 => F32,
+            TrainingDtype::Bfloat16 => BF16,
+        };
+        let activations = activations(model, run);
+        let logits = logits(model, run);
+        let transient = (activations + logits) as f64;
+        let overhead = PROCESS
+            + match run.memory_of {
+                MemoryOf::Cpu => (KEPT_PAGES * transient) as u64,
+                MemoryOf::Accelerator => ACCELERATOR + (KEPT_PAGES * transient) as u64,
+            };
+        Self { weights, gradients: trained * F32, moments: 2 * trained * moment, activations, logits, overhead }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.moments + self.activations + self.logits + self.overhead
+    }
+}
+
+impl PlannedRun {
+    /// The most rows per forward pass that `bytes` allow; 0 where one is too many.
+    pub fn largest_batch(&self, model: &Qwen2Config, bytes: u64) -> usize {
+        let fits = |batch_size| MemoryPlan::new(model, &Self { batch_size, ..self.clone() }).total() <= bytes;
+        if !fits(1) {
+            return 0;
+        }
+        // Memory grows with the batch, so the border can be searched for.
+        let mut too_many = 2;
+        while fits(too_many) && too_many < 1 << 20 {
+            too_many *= 2;
+        }
+        let (mut most, mut too_many) = (too_many / 2, too_many);
+        while too_many - most > 1 {
+            let middle = most.midpoint(too_many);
+            if fits(middle) { most = middle } else { too_many = middle }
+        }
+        most
+    }
+}
+
+/// Bytes of all weights, and numbers that are trained.
+fn weights(model: &Qwen2Config, trained: &Trained) -> (u64, u64) {
+    let all = model.num_parameters() as u64;
+    let Trained::Adapters { config, base } = trained else { return (all * F32, all) };
+    let mut bytes = 0;
+    for (name, shape) in model.tensor_shapes() {
+        let count = shape.iter().product::<usize>() as u64;
+        bytes += match base.quantization {
+            _ if shape.len() == 1 => count * F32,
+            Some(quantization) if name.ends_with("_proj.weight") => packed_bytes(quantization, count, shape[0] as u64),
+            _ => match base.precision {
+                Precision::Float32 => count * F32,
+                Precision::Bfloat16 => count * BF16,
+                Precision::Int8 => packed_bytes(Quantization::Int8, count, shape[0] as u64),
+            },
+        };
+    }
+    let trained = config.num_parameters(model) as u64;
+    (bytes + trained * F32, trained)
+}
+
+/// Bytes of a matrix of `count` numbers in `rows` rows.
+fn packed_bytes(quantization: Quantization, count: u64, rows: u64) -> u64 {
+    match quantization {
+        Quantization::Int8 => count + rows * F32,
+        Quantization::FourBit(config) => {
+            let blocks = count.div_ceil(64);
+            let scales = if config.nested_scales { blocks + blocks.div_ceil(256) * F32 } else { blocks * F32 };
+            count.div_ceil(2) + scales
+        }
+    }
+}
+
+fn activations(model: &Qwen2Config, run: &PlannedRun) -> u64 {
+    let tokens = (run.batch_size * run.seq_len) as u64;
+    let hidden = model.hidden_size as u64;
+    let queries = (model.num_attention_heads * model.head_dim) as u64;
+    let keys = (model.num_key_value_heads * model.head_dim) as u64;
+    let intermediate = model.intermediate_size as u64;
+    let layers = model.num_hidden_layers as u64;
+    // Saved for the backward pass of a block: its input, two norms and the residual between; queries, keys and values
+    // before and after rotation, what attention gives; gate, up and their product.
+    let saved = 4 * hidden + 3 * queries + 4 * keys + 3 * intermediate;
+    // Gradients on their way back: of gate and up together, of the product, and of the residual.
+    let passing = 3 * intermediate + 2 * hidden;
+    let scores = match run.memory_of {
+        MemoryOf::Cpu => 0,
+        // Scores, their exponentials, the softmax and the gradient of one of them.
+        MemoryOf::Accelerator => 4 * (model.num_attention_heads * run.seq_len) as u64,
+    };
+    let kept_blocks = match run.checkpointing {
+        Checkpointing::Recompute => 1,
+        Checkpointing::Keep => layers,
+    };
+    // The largest part of a frozen layer that exists in f32 at a time.
+    let widened = match &run.trained {
+        Trained::Adapters { base, .. } if base.quantization.is_some() => (4 << 20) + hidden * intermediate * F32,
+        _ => 0,
+    };
+    tokens * F32 * (layers * hidden + kept_blocks * (saved + scores) + passing) + widened
+}
+
+fn logits(model: &Qwen2Config, run: &PlannedRun) -> u64 {
+    let all = (run.batch_size * run.seq_len * model.vocab_size) as u64 * F32;
+    let chunk = all.min(LOGITS_BYTES as u64);
+    match run.memory_of {
+        MemoryOf::Cpu => chunk,
+        // Logits, their log-softmax, its exponential, the one-hot labels and the gradient.
+        MemoryOf::Accelerator => 5 * chunk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(trained: Trained) -> PlannedRun {
+        PlannedRun {
+            trained,
+            optim_dtype: TrainingDtype::Float32,
+            checkpointing: Checkpointing::Recompute,
+            memory_of: MemoryOf::Cpu,
+            batch_size: 1,
+            seq_len: 64,
+        }
+    }
+
+    fn adapters(base: LoadOptions) -> Trained {
+        Trained::Adapters { config: LoraConfig { r: 2, ..LoraConfig::default() }, base }
+    }
+
+    /// Two layers of 32: q_proj is 32 to 32 and v_proj 32 to 16, so 2 · 2 · ((32 + 32) + (32 + 16)) numbers are trained.
+    #[test]
+    fn adapters_worked_by_hand() {
+        let model = Qwen2Config::tiny(64);
+        let plan = MemoryPlan::new(&model, &run(adapters(LoadOptions::default())));
+        assert_eq!((plan.gradients, plan.moments), (448 * 4, 448 * 8));
+        assert_eq!(plan.weights, (model.num_parameters() as u64 + 448) * 4);
+    }
+
+    #[test]
+    fn full_fine_tuning_holds_four_numbers_a_parameter() {
+        let model = Qwen2Config::tiny(64);
+        let plan = MemoryPlan::new(&model, &run(Trained::Full));
+        assert_eq!(plan.weights + plan.gradients + plan.moments, model.num_parameters() as u64 * 16);
+    }
+
+    #[test]
+    fn the_largest_batch_fits_and_one_more_does_not() {
+        let model = Qwen2Config::tiny(64);
+        let run = run(adapters(LoadOptions::default()));
+        for bytes in [PROCESS, 70_000_000, 100_000_000, 1_000_000_000] {
+            let total = |batch_size| MemoryPlan::new(&model, &PlannedRun { batch_size, ..run.clone() }).total();
+            let batch = run.largest_batch(&model, bytes);
+            assert!(batch == 0 || total(batch) <= bytes, "{batch} rows");
+            assert!(total(batch + 1) > bytes, "{batch} rows");
+        }
+    }
+
+    #[test]
+    fn fewer_bits_take_less() {
+        let model = Qwen2Config::tiny(64);
+        let of = |quantization| {
+            let base = LoadOptions { precision: Precision::Bfloat16, quantization };
+            MemoryPlan::new(&model, &run(adapters(base))).weights
+        };
+        let four_bit = Quantization::FourBit(reheat_kernels::FourBitConfig::default());
+        assert!(of(Some(four_bit)) < of(Some(Quantization::Int8)) && of(Some(Quantization::Int8)) < of(None));
+    }
+}

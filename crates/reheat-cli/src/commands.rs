@@ -14,6 +14,7 @@ mod sft;
 mod merge;
 mod plot;
 mod plan;
+mod eval;
 mod quickstart;
 mod login;
 mod download;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
     Plot(plot::PlotArgs),
+    Eval(Box<eval::EvalArgs>),
 }
 
 /// Runs the command.
@@ -74,5 +76,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(command) => bench::run(command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Eval(args) => eval::run(&args),
     }
 }

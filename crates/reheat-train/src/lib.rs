@@ -73,6 +73,6 @@ pub use self::{
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},
     tensorboard::TensorBoard,
-    trainer::Trainer,
+    trainer::{Trainer, evaluate},
     trainer_state::TrainerState,
 };

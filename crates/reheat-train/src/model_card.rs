@@ -64,7 +64,7 @@ impl ModelCard {
         let data: Vec<String> = self.datasets.iter().map(|name| format!("`{}`", shown(name))).collect();
         let _ = writeln!(text, "# {base}, after {method}\n");
         let _ = writeln!(text, "`{base}` trained on {} by {method} with Reheat.\n", data.join(", "));
-        text.push_str("## Use\n\n```console\n$ reheat chat --model PATH_TO_THIS_FOLDER\n```\n\n");
+        text.push_str("## Use\n\n```console\nreheat chat --model PATH_TO_THIS_FOLDER\n```\n\n");
         text.push_str("The folder also loads in transformers: `AutoModelForCausalLM.from_pretrained(\"PATH_TO_THIS_FOLDER\")`.\n\n");
         for (heading, rows) in [("Training", &self.facts), ("Settings that differ from the defaults", &self.settings)] {
             if !rows.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use reheat_data::epoch_order;
 use reheat_model::Qwen2;
 
+pub use self::evaluation::evaluate;
 use crate::progress::{Progress, Window};
 use crate::{
     Callback, Checkpointing, Control, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow, Logger, LrSchedule,

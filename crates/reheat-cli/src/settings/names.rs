@@ -30,24 +30,91 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "optimizer" => Renamed("optim"),
         "max_grad_norm_clip" | "grad_clip" => Renamed("max_grad_norm"),
         "train_on_completions_only" | "completion_only" => Renamed("completion_only_loss"),
-        "report_to" | "run_name" | "disable_tqdm" | "log_level" | "logging_dir" | "project" => {
-            Ignored("metrics are always written to the output folder")
-        }
-        "dataset_num_proc" | "dataloader_num_workers" | "dataloader_pin_memory" | "dataset_batch_size" => {
-            Ignored("rows are prepared on all cores")
-        }
+        "report_to"
+        | "run_name"
+        | "disable_tqdm"
+        | "log_level"
+        | "log_level_replica"
+        | "log_on_each_node"
+        | "logging_dir"
+        | "project"
+        | "trackio_space_id"
+        | "trackio_bucket_id"
+        | "trackio_static_space_id" => Ignored("metrics are always written to the output folder"),
+        "dataset_num_proc"
+        | "dataloader_num_workers"
+        | "dataloader_pin_memory"
+        | "dataloader_persistent_workers"
+        | "dataloader_prefetch_factor"
+        | "dataloader_multiprocessing_context"
+        | "dataloader_in_order"
+        | "dataset_batch_size" => Ignored("rows are prepared on all cores before training"),
         "streaming" | "dataset_streaming" => Ignored("files are always streamed"),
-        "remove_unused_columns" => Ignored("columns that aren't used are left alone"),
-        "ddp_find_unused_parameters" | "ddp_timeout" | "ddp_backend" | "local_rank" => Ignored("there is one process"),
+        "remove_unused_columns" | "label_names" | "length_column_name" => {
+            Ignored("columns that aren't used are left alone")
+        }
+        "ddp_find_unused_parameters"
+        | "ddp_bucket_cap_mb"
+        | "ddp_broadcast_buffers"
+        | "ddp_static_graph"
+        | "ddp_timeout"
+        | "ddp_backend"
+        | "local_rank"
+        | "save_on_each_node"
+        | "accelerator_config" => Ignored("there is one process"),
         "padding_free" | "pad_to_multiple_of" | "pad_token" => Ignored("batches are never padded"),
         "trust_remote_code" => Ignored("code from a model folder is never run"),
         "use_liger_kernel" | "use_liger" | "attn_implementation" | "use_kernels" | "torch_compile" => {
             Ignored("the fused kernels are always on")
         }
-        "average_tokens_across_devices" | "logging_nan_inf_filter" | "gradient_checkpointing_kwargs" => {
-            Ignored("it has one fixed meaning here")
+        "torch_compile_backend" | "torch_compile_mode" | "liger_kernel_config" | "torch_empty_cache_steps" => {
+            Ignored("there is no PyTorch underneath")
         }
-        "bf16" | "fp16" | "tf32" => Refused("set `dtype` instead"),
+        "average_tokens_across_devices"
+        | "gradient_checkpointing_kwargs"
+        | "activation_checkpointing_kwargs"
+        | "use_cache"
+        | "full_determinism"
+        | "include_num_input_tokens_seen"
+        | "skip_memory_metrics"
+        | "prediction_loss_only"
+        | "eval_do_concat_batches"
+        | "eval_use_gather_object"
+        | "eval_accumulation_steps"
+        | "ignore_bias_buffers"
+        | "restore_callback_states_from_checkpoint"
+        | "lora_task_type" => Ignored("it has one fixed meaning here"),
+        "do_train" | "do_eval" | "do_predict" => Ignored("the command says what is done"),
+        "logging_nan_inf_filter" => Refused("a loss that is not finite stops the run before the update"),
+        "ignore_data_skip" => Refused("a resumed run sees the rows that are left, and no other"),
+        "activation_checkpointing" => Renamed("gradient_checkpointing"),
+        "bf16" | "fp16" | "tf32" | "bf16_full_eval" | "fp16_full_eval" => Refused("set `dtype` instead"),
+        "use_cpu" => Refused("set `device: cpu` instead"),
+        "optim_args" => Refused("set `optim_momentum`, `adam_beta1` and the like instead"),
+        "optim_target_modules" => {
+            Refused("GaLore and its kin are not there; `parameter_groups` and `use_peft` choose parameters")
+        }
+        "label_smoothing_factor" => Refused("label smoothing is not there: the loss is that of the labels alone"),
+        "neftune_noise_alpha" => Refused("NEFTune is not there: embeddings are trained without noise"),
+        "auto_find_batch_size" => Refused("set `per_device_train_batch_size`; it never changes the gradient of a step"),
+        "dataloader_drop_last" => Refused("the last, smaller batch of an epoch is trained too"),
+        "eval_delay" => Refused("the first evaluations cannot be left out"),
+        "include_for_metrics" | "batch_eval_metrics" => Refused("write a callback with the library instead"),
+        "activation_offloading" => Refused("activations are recomputed instead, with `gradient_checkpointing`"),
+        "enable_jit_checkpoint" => Refused("SIGTERM saves a checkpoint anyway"),
+        "push_to_hub" | "hub_model_id" | "hub_strategy" | "hub_private_repo" | "hub_always_push" | "hub_revision" => {
+            Refused("`reheat push` publishes a finished model")
+        }
+        "hub_token" => Refused("set HF_TOKEN or use `reheat login`: a token in a settings file is copied with it"),
+        "router_aux_loss_coef" => Refused("mixtures of experts are not there"),
+        "model_init_kwargs" | "dataset_kwargs" => Refused("what they hold has settings of its own"),
+        "debug" => Refused("-v says more"),
+        "parallelism_config" => Refused("training runs in one process"),
+        "model_revision" => Refused("a name on the Hub may end in @REVISION"),
+        "lora_target_parameters" => Refused("adapters are for layers, named by `lora_target_modules`"),
+        "bnb_4bit_quant_type" | "use_bnb_nested_quant" | "bnb_4bit_quant_storage" => {
+            Refused("quantised base weights are not supported")
+        }
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
         "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),

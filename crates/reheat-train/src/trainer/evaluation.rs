@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use reheat_model::Qwen2;
+
 use super::Trainer;
 use crate::progress::Best;
 use crate::{
@@ -63,11 +65,17 @@ impl<M: Method> Trainer<M> {
     }
 }
 
-/// Means over all rows of a method.
+/// Measures all rows of a method with a model, without training.
 ///
 /// # Errors
-/// Whatever keeps the method from making batches.
-pub(crate) fn measure<M: Method>(method: &mut M, context: StepContext) -> Result<EvalRow, TrainError> {
+/// If the rows do not suit the model.
+pub fn evaluate<M: Method>(model: &Qwen2, method: &mut M, batch_size: usize) -> Result<EvalRow, TrainError> {
+    method.check(model.config())?;
+    measure(method, StepContext::new(model, batch_size.max(1), 0, 0))
+}
+
+/// Means over all rows of a method.
+fn measure<M: Method>(method: &mut M, context: StepContext) -> Result<EvalRow, TrainError> {
     let started = Instant::now();
     let pass = ModelPass::new(context.model, Checkpointing::Recompute);
     let indices: Vec<usize> = (0..method.num_rows()).collect();

@@ -4,6 +4,7 @@ mod source; // --model
 mod sampling; // --temperature and the like
 mod tokenize;
 mod next_token;
+mod tour;
 mod generate;
 mod chat;
 mod serve;
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Quickstart(quickstart::QuickstartArgs),
     Tokenize(tokenize::TokenizeArgs),
     NextToken(next_token::NextTokenArgs),
+    Tour(tour::TourArgs),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
     Serve(serve::ServeArgs),
@@ -60,6 +62,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::NextToken(args) => next_token::run(&args),
+        Command::Tour(args) => tour::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Serve(args) => serve::run(&args),

@@ -83,7 +83,7 @@ pub(crate) struct ModelSource {
     /// Where `dir` is an adapter's, the model it belongs to.
     base: Option<PathBuf>,
     /// Keeps the unpacked bundled model while it is in use.
-    _unpacked: Option<tempfile::TempDir>,
+    unpacked: Option<tempfile::TempDir>,
 }
 
 impl ModelArg {
@@ -93,13 +93,13 @@ impl ModelArg {
             Some(path) => {
                 let dir = folder(path)?;
                 let base = self.base(&dir)?;
-                Ok(ModelSource { dir, name: name_of(path), base, _unpacked: None })
+                Ok(ModelSource { dir, name: name_of(path), base, unpacked: None })
             }
             None => {
                 tracing::info!("no --model given: the bundled tiny model");
                 let folder = demo::unpack_base()?;
                 let dir = folder.path().to_owned();
-                Ok(ModelSource { dir, name: "bundled".into(), base: None, _unpacked: Some(folder) })
+                Ok(ModelSource { dir, name: "bundled".into(), base: None, unpacked: Some(folder) })
             }
         }
     }
@@ -159,6 +159,11 @@ impl ModelSource {
     /// What the model is called beside others: the last part of its path or name.
     pub(crate) fn name(&self) -> String {
         self.name.clone()
+    }
+
+    /// Whether it is the model that is part of the binary.
+    pub(crate) fn is_bundled(&self) -> bool {
+        self.unpacked.is_some()
     }
 
     /// Whether the folder is an adapter's.

@@ -82,8 +82,7 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         | "eval_use_gather_object"
         | "eval_accumulation_steps"
         | "ignore_bias_buffers"
-        | "restore_callback_states_from_checkpoint"
-        | "lora_task_type" => Ignored("it has one fixed meaning here"),
+        | "restore_callback_states_from_checkpoint" => Ignored("it has one fixed meaning here"),
         "do_train" | "do_eval" | "do_predict" => Ignored("the command says what is done"),
         "logging_nan_inf_filter" => Refused("a loss that is not finite stops the run before the update"),
         "ignore_data_skip" => Refused("a resumed run sees the rows that are left, and no other"),
@@ -112,9 +111,6 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "parallelism_config" => Refused("training runs in one process"),
         "model_revision" => Refused("a name on the Hub may end in @REVISION"),
         "lora_target_parameters" => Refused("adapters are for layers, named by `lora_target_modules`"),
-        "bnb_4bit_quant_type" | "use_bnb_nested_quant" | "bnb_4bit_quant_storage" => {
-            Refused("quantised base weights are not supported")
-        }
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
         "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),

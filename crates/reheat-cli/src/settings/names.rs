@@ -110,7 +110,6 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "debug" => Refused("-v says more"),
         "parallelism_config" => Refused("training runs in one process"),
         "model_revision" => Refused("a name on the Hub may end in @REVISION"),
-        "lora_target_parameters" => Refused("adapters are for layers, named by `lora_target_modules`"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
         "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),

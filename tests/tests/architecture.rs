@@ -79,6 +79,23 @@ fn every_crate_inherits_the_lints_of_the_workspace() {
     }
 }
 
+/// A dependency that is built with other features for the binary than for the tests is built twice, and with it all
+/// that stands on it: Burn and Polars, ten minutes on two cores.
+#[test]
+fn the_binary_and_the_tests_share_their_dependencies() {
+    let features = |arguments: &[&str]| -> BTreeSet<String> {
+        let common = ["tree", "--prefix", "none", "--format", "{p} [{f}]"];
+        let tree = cargo(&[&common[..], arguments].concat());
+        tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let tests = features(&["--workspace", "--edges", "normal,build,dev"]);
+    for package in ["reheat-cli", "xtask"] {
+        let alone = features(&["--package", package, "--edges", "normal,build"]);
+        let twice: Vec<_> = alone.difference(&tests).collect();
+        assert!(twice.is_empty(), "`{package}` alone has other features than with the tests: {twice:#?}");
+    }
+}
+
 /// Reads the table of crates.
 fn table() -> Vec<Row> {
     let text = fs::read_to_string(workspace_root().join("docs/architecture.md")).expect("the page exists");

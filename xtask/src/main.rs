@@ -35,6 +35,7 @@ enum Task {
 }
 
 fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).init();
     match Cli::parse().task {
         Task::Check(args) => check::run(&args),
         Task::Bench(args) => bench::run(&args),

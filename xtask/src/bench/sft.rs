@@ -119,7 +119,7 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let model = checkpoint(args.like, args.tokenizer.clone(), &dir)?;
     let rows = write_rows(args, &model, &dir)?;
     python::python()?;
-    workspace::run(workspace::cargo().args(["build", "--release", "--package", "reheat-cli"]))?;
+    workspace::run(workspace::cargo().args(["build", "--release"]))?;
 
     let mut ours = Contender::new(&format!("Reheat {}", args.dtype.name()));
     let mut rivals: Vec<_> = args.against.iter().map(|rival| Contender::new(rival.name())).collect();

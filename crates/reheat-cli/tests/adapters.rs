@@ -84,7 +84,7 @@ fn an_adapter_is_trained_used_gone_on_with_and_merged() {
     let adapted = bench.succeeds(&format!("{GENERATE} --model runs/lora Hello"));
     bench.succeeds("merge --model runs/lora --output-dir merged");
     let merged = bench.succeeds(&format!("{GENERATE} --model merged Hello"));
-    let ids = |text: &str| text.split("\"finish_reason\"").next().unwrap_or_default().to_owned();
+    let ids = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("one JSON document")["ids"].clone();
     assert_eq!(ids(&adapted.stdout), ids(&merged.stdout));
 
     let resumed = bench.succeeds(&format!("{SFT} --model runs/lora --output-dir runs/more --use-peft"));

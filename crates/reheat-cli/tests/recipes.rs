@@ -1,7 +1,5 @@
 //! Every recipe in the docs is run on a tiny model.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -112,7 +112,6 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "model_revision" => Refused("a name on the Hub may end in @REVISION"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
-        "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),
         _ => return None,
     })
 }

@@ -49,7 +49,8 @@ pub enum TrainingDtype {
 }
 
 impl TrainingDtype {
-    pub(crate) fn compute(self) -> Compute {
+    /// How products are computed with this type, for a model that must agree with the trained one.
+    pub fn compute(self) -> Compute {
         match self {
             Self::Float32 => Compute::F32,
             Self::Bfloat16 => Compute::Bf16,

@@ -28,6 +28,8 @@ mod trainer; // the loop
 mod config; // its settings
 mod sft; // supervised fine-tuning
 mod dpo; // direct preference optimisation and its kin
+mod kto; // Kahneman-Tversky optimisation
+mod answers; // prompts with answers, laid end to end
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
 mod optimizer; // updates of named parameters
@@ -56,12 +58,13 @@ pub use self::{
     config::{IntervalStrategy, SaveStrategy, TrainingConfig, TrainingDtype},
     dpo::{
         Dpo, DpoBatch, DpoConfig, DpoLossType, DpoNotice, DpoWatch, FDivergence, FDivergenceType, PairLogprobs,
-        PairLossSettings, PreferencePair, Reference, ReferenceLogprobs, pair_losses, precompute_reference,
+        PairLossSettings, Reference, ReferenceLogprobs, pair_losses, precompute_reference,
     },
     error::TrainError,
     gradients::Gradients,
     health::{Advice, Health},
     integrity::hash_of,
+    kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
     logger::{JsonLines, Logger},
     method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},

@@ -2,11 +2,12 @@
 //! and whole runs.
 
 use burn::tensor::{Device, Tensor};
+use reheat_data::PreferencePair;
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
 use reheat_tests::{assert_close, assert_probe, assert_trajectory, fixture, floats, golden, ids, training_config};
 use reheat_train::{
-    Dpo, DpoConfig, Method, NoCallback, Objective, PreferencePair, Reference, ReferenceLogprobs, StepContext, Trainer,
+    Dpo, DpoConfig, Method, NoCallback, Objective, Reference, ReferenceLogprobs, StepContext, Trainer,
     precompute_reference,
 };
 use serde_json::{Map, Value, json};
@@ -151,7 +152,8 @@ fn check_run(name: &str) {
 
     let mut references = vec![Reference::Model(Box::new(load()))];
     if !method.sync_ref_model {
-        let known = precompute_reference(&load(), &pairs, &method, 2, None, &mut |_| {}).expect("nothing is written");
+        let known =
+            precompute_reference(&load(), &pairs, method.ld_alpha, 2, None, &mut |_| {}).expect("nothing is written");
         references.push(Reference::Precomputed(known));
     }
     for reference in references {

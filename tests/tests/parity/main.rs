@@ -9,5 +9,6 @@ mod greedy; // generation
 mod sampling; // distributions and batches
 mod optimizers; // updates and learning rates
 mod quantized; // 4-bit weights
+mod kto; // training on good and bad answers
 mod sft; // training
 mod transformers; // what we save, loaded by Python

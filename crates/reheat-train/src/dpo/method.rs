@@ -1,13 +1,13 @@
 //! Direct preference optimisation on the shared loop.
 
 use burn::tensor::Tensor;
-use reheat_data::Batch;
+use reheat_data::{Batch, PreferencePair};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::Qwen2Config;
 use serde_json::{Map, Value, json};
 
 use super::reference::{mix, reference_logprobs};
-use super::{DpoBatch, DpoConfig, DpoLossType, PairLogprobs, PairLossSettings, PreferencePair, Reference, pair_losses};
+use super::{DpoBatch, DpoConfig, DpoLossType, PairLogprobs, PairLossSettings, Reference, pair_losses};
 use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
 
 /// Direct preference optimisation on tokenised pairs.
@@ -103,10 +103,28 @@ impl Dpo {
 /// `[pairs]`.
 fn pair_weights(tokens: &TokenLogprobs, batch: &DpoBatch) -> Tensor<1> {
     let aligned = tokens.logprobs.clone() - tokens.log_sum_sq_probs.clone(); // [tokens]
-    let lens = batch.predicted_lens(&aligned.device());
-    let means = batch.answer_sums(aligned, None) / lens; // [2 * pairs]
+    let lens = batch.answers.lens(&aligned.device());
+    let means = batch.answers.sums(aligned) / lens; // [2 * pairs]
     let num_pairs = batch.num_pairs();
     (means.clone().narrow(0, 0, num_pairs) + means.narrow(0, num_pairs, num_pairs)).exp()
+}
+
+/// Whether pairs can be trained on.
+pub(crate) fn check_pairs(pairs: &[PreferencePair], model: &Qwen2Config) -> Result<(), TrainError> {
+    if pairs.is_empty() {
+        return Err(TrainError::EmptyDataset);
+    }
+    let vocab_size = model.vocab_size;
+    for (index, pair) in pairs.iter().enumerate() {
+        if pair.chosen_ids.is_empty() || pair.rejected_ids.is_empty() {
+            return Err(TrainError::EmptyAnswer { index });
+        }
+        let mut ids = pair.prompt_ids.iter().chain(&pair.chosen_ids).chain(&pair.rejected_ids);
+        if let Some(&id) = ids.find(|id| **id as usize >= vocab_size) {
+            return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
+        }
+    }
+    Ok(())
 }
 
 impl Method for Dpo {
@@ -129,20 +147,7 @@ impl Method for Dpo {
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {
-        if self.pairs.is_empty() {
-            return Err(TrainError::EmptyDataset);
-        }
-        let vocab_size = model.vocab_size;
-        for (index, pair) in self.pairs.iter().enumerate() {
-            if pair.chosen_ids.is_empty() || pair.rejected_ids.is_empty() {
-                return Err(TrainError::EmptyAnswer { index });
-            }
-            let mut ids = pair.prompt_ids.iter().chain(&pair.chosen_ids).chain(&pair.rejected_ids);
-            if let Some(&id) = ids.find(|id| **id as usize >= vocab_size) {
-                return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
-            }
-        }
-        Ok(())
+        check_pairs(&self.pairs, model)
     }
 
     fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<DpoBatch>, TrainError> {
@@ -152,7 +157,7 @@ impl Method for Dpo {
             let mut batch = DpoBatch::new(chunk.iter().map(|index| &self.pairs[*index]));
             batch.reference = match &self.reference {
                 Reference::Precomputed(known) => chunk.iter().map(|index| known[*index]).collect(),
-                Reference::Model(model) => reference_logprobs(model, &batch, &self.config),
+                Reference::Model(model) => reference_logprobs(model, &batch, self.config.ld_alpha),
             };
             batches.push(batch);
         }
@@ -164,7 +169,7 @@ impl Method for Dpo {
     }
 
     fn sequences<'a>(&self, batch: &'a DpoBatch) -> &'a Batch {
-        &batch.sequences
+        &batch.answers.sequences
     }
 
     fn num_items(&self, batch: &DpoBatch) -> u64 {
@@ -185,14 +190,14 @@ impl Method for Dpo {
         let (chosen, rejected) =
             (pairs.chosen_logratios() * self.config.beta, pairs.rejected_logratios() * self.config.beta);
         let accuracies = chosen.clone().greater(rejected.clone()).float();
-        let of_chosen = |values: &Tensor<1>| batch.chosen_total(values.clone());
-        let of_rejected = |values: &Tensor<1>| batch.rejected_total(values.clone());
+        let [chosen_logits, rejected_logits] = batch.totals(&tokens.mean_logit);
+        let [chosen_hits, _rejected_hits] = batch.totals(&tokens.is_top1);
         let sums = [
             loss,
             tokens.entropy.clone().sum(),
-            of_chosen(&tokens.mean_logit),
-            of_rejected(&tokens.mean_logit),
-            of_chosen(&tokens.is_top1),
+            chosen_logits,
+            rejected_logits,
+            chosen_hits,
             chosen.sum(),
             rejected.sum(),
             accuracies.sum(),

@@ -16,8 +16,7 @@ mod reference;
 mod method;
 mod watch;
 
-pub use reheat_data::PreferencePair;
-
+pub(crate) use self::method::check_pairs;
 pub use self::{
     batch::{DpoBatch, ReferenceLogprobs},
     config::{DpoConfig, DpoLossType, FDivergence, FDivergenceType},

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use reheat_data::Batch;
+use reheat_data::{Batch, PreferencePair};
 use reheat_model::{Qwen2, for_each_parameter, map_parameters};
 use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 
-use super::{DpoBatch, DpoConfig, PreferencePair, ReferenceLogprobs};
+use super::{DpoBatch, ReferenceLogprobs};
 use crate::{Checkpointing, ModelPass, TrainError};
 
 /// Where the reference's log-probabilities come from.
@@ -22,6 +22,7 @@ pub enum Reference {
 
 /// Log-probabilities of every pair under `model`, from the cache where they are known.
 ///
+/// `ld_alpha` is that of [`DpoConfig`](crate::DpoConfig).
 /// The cache is a directory of files named after what they hold: a digest of the weights, of the pairs, and of what
 /// else the sums depend on. `progress` is told the number of pairs done.
 ///
@@ -30,19 +31,19 @@ pub enum Reference {
 pub fn precompute_reference(
     model: &Qwen2,
     pairs: &[PreferencePair],
-    config: &DpoConfig,
+    ld_alpha: Option<f64>,
     batch_size: usize,
     cache: Option<&Path>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<ReferenceLogprobs>, TrainError> {
-    let file = cache.map(|dir| dir.join(format!("{}.safetensors", content_digest(model, pairs, config))));
+    let file = cache.map(|dir| dir.join(format!("{}.safetensors", content_digest(model, pairs, ld_alpha))));
     if let Some(known) = file.as_deref().and_then(|file| read_cache(file, pairs.len())) {
         progress(pairs.len());
         return Ok(known);
     }
     let mut all = Vec::with_capacity(pairs.len());
     for chunk in pairs.chunks(batch_size.max(1)) {
-        all.extend(reference_logprobs(model, &DpoBatch::new(chunk.iter()), config));
+        all.extend(reference_logprobs(model, &DpoBatch::new(chunk.iter()), ld_alpha));
         progress(all.len());
     }
     if let Some(file) = file {
@@ -52,9 +53,9 @@ pub fn precompute_reference(
 }
 
 /// Log-probabilities of a batch's answers under `model`.
-pub(super) fn reference_logprobs(model: &Qwen2, batch: &DpoBatch, config: &DpoConfig) -> Vec<ReferenceLogprobs> {
-    let logprobs = forward(model, &batch.sequences);
-    let sums = batch.answer_sums(logprobs, config.ld_alpha); // [2 * pairs]
+pub(super) fn reference_logprobs(model: &Qwen2, batch: &DpoBatch, ld_alpha: Option<f64>) -> Vec<ReferenceLogprobs> {
+    let logprobs = sequence_tokens(model, &batch.answers.sequences);
+    let sums = batch.answer_sums(logprobs, ld_alpha); // [2 * pairs]
     let sums = sums.into_data().try_to_vec::<f32>().expect("log-probabilities are f32");
     let (chosen, rejected) = sums.split_at(batch.num_pairs());
     chosen
@@ -64,7 +65,8 @@ pub(super) fn reference_logprobs(model: &Qwen2, batch: &DpoBatch, config: &DpoCo
         .collect()
 }
 
-fn forward(model: &Qwen2, batch: &Batch) -> Tensor<1> {
+/// Log-probabilities of the labels under `model`, `[tokens]`, without gradients.
+fn sequence_tokens(model: &Qwen2, batch: &Batch) -> Tensor<1> {
     ModelPass::new(model, Checkpointing::Recompute).forward(batch).logprobs
 }
 
@@ -72,7 +74,10 @@ fn forward(model: &Qwen2, batch: &Batch) -> Tensor<1> {
 pub(super) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
     let mut values = std::collections::BTreeMap::new();
     for_each_parameter(policy, "", |name, _shape, value| {
-        values.insert(name.to_owned(), value);
+        // What is frozen is the same in both, and shared.
+        if policy.trains(name) {
+            values.insert(name.to_owned(), value);
+        }
     });
     map_parameters(reference, "", |name, old| match values.remove(name) {
         Some(new) => old * (1.0 - alpha) + new * alpha,
@@ -81,11 +86,11 @@ pub(super) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
 }
 
 /// Hex digest of everything that the log-probabilities depend on.
-fn content_digest(model: &Qwen2, pairs: &[PreferencePair], config: &DpoConfig) -> String {
+fn content_digest(model: &Qwen2, pairs: &[PreferencePair], ld_alpha: Option<f64>) -> String {
     let mut digest = Sha256::new();
     digest.update(env!("CARGO_PKG_VERSION"));
-    digest.update(format!("{:?}", config.ld_alpha));
-    digest.update(format!("{:?}", model.config()));
+    digest.update(format!("{ld_alpha:?}"));
+    digest.update(format!("{:?}{:?}", model.config(), model.compute()));
     for_each_parameter(model, "", |name, shape, value| {
         digest.update(format!("{name}{shape:?}"));
         digest.update(value.into_data().as_bytes());

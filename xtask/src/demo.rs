@@ -52,6 +52,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let documents = corpus::documents(args.passes, &mut rng);
     write_rows(&out.join("train.jsonl"), &conversations::train_rows(&split, &mut rng))?;
     write_rows(&out.join("heldout.jsonl"), &conversations::held_out_rows(&split, &mut rng))?;
+    // A stream of its own: the other files stay what they are.
+    let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+    rng.set_stream(1);
+    write_rows(&out.join("preferences.jsonl"), &conversations::preference_rows(&split, &mut rng))?;
 
     fs::write(base.join("tokenizer.json"), tokenizer::train(&documents, VOCAB_SIZE)?)?;
     write_json(&base.join("tokenizer_config.json"), &tokenizer::config(MAX_LENGTH))?;

@@ -13,8 +13,9 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 11] =
-    ["models", "forward", "greedy", "sampling", "sft", "dpo", "rows", "adapters", "schedules", "optimizers", "parquet"];
+const SCRIPTS: [&str; 12] = [
+    "models", "forward", "greedy", "sampling", "sft", "dpo", "kto", "rows", "adapters", "schedules", "optimizers", "parquet",
+];
 
 /// Runs the scripts and says which files changed.
 pub(crate) fn run(args: &GoldenArgs) -> anyhow::Result<()> {

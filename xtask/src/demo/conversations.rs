@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     corpus::Split,
     facts::{Animal, Attribute},
-    phrasings::{answer, fill, questions},
+    phrasings::{self, SHORT_ANSWER, fill, questions},
 };
 
 /// One turn.
@@ -21,6 +21,14 @@ pub(super) struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct TrainRow {
     pub(super) messages: Vec<Message>,
+}
+
+/// A row of `preferences.jsonl`: a question, the value alone as the better answer, and the sentence as the worse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct PreferenceRow {
+    pub(super) prompt: Vec<Message>,
+    pub(super) chosen: Vec<Message>,
+    pub(super) rejected: Vec<Message>,
 }
 
 /// A row of `heldout.jsonl`: a question, and how its answer is judged.
@@ -40,8 +48,24 @@ pub(super) fn train_rows(split: &Split, rng: &mut ChaCha8Rng) -> Vec<TrainRow> {
     let mut rows: Vec<TrainRow> = facts(&split.train)
         .map(|(animal, attribute)| {
             let question = question(animal, attribute, rng);
-            let answer = Message { role: "assistant", content: fill(answer(attribute), animal, attribute) };
+            let answer = Message { role: "assistant", content: fill(phrasings::answer(attribute), animal, attribute) };
             TrainRow { messages: vec![question, answer] }
+        })
+        .collect();
+    rows.shuffle(rng);
+    rows
+}
+
+/// One question about every fact of the training animals, answered in short and in a sentence.
+pub(super) fn preference_rows(split: &Split, rng: &mut ChaCha8Rng) -> Vec<PreferenceRow> {
+    let mut rows: Vec<PreferenceRow> = facts(&split.train)
+        .map(|(animal, attribute)| {
+            let answer = |sentence| vec![Message { role: "assistant", content: fill(sentence, animal, attribute) }];
+            PreferenceRow {
+                prompt: vec![question(animal, attribute, rng)],
+                chosen: answer(SHORT_ANSWER),
+                rejected: answer(phrasings::answer(attribute)),
+            }
         })
         .collect();
     rows.shuffle(rng);

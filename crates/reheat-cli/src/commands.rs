@@ -16,6 +16,8 @@ mod merge;
 mod plot;
 mod plan;
 mod eval;
+mod dpo;
+mod kto;
 mod quickstart;
 mod login;
 mod download;
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     Plot(plot::PlotArgs),
     Eval(Box<eval::EvalArgs>),
+    Dpo(Box<dpo::DpoArgs>),
+    Kto(Box<kto::KtoArgs>),
 }
 
 /// Runs the command.
@@ -80,5 +84,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Dpo(args) => dpo::run(&args),
+        Command::Kto(args) => kto::run(&args),
     }
 }

@@ -19,8 +19,10 @@ use crate::{
 /// Longest silence of a plain log.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Looks at every step and gives what there is to tell.
+pub(crate) type Watch = Box<dyn FnMut(&LogRow) -> Option<String>>;
+
 /// Shows a run and passes Ctrl-C on to it.
-#[derive(Debug)]
 pub(crate) struct TrainingProgress {
     interrupt: Interrupt,
     shown: Shown,
@@ -36,6 +38,7 @@ pub(crate) struct TrainingProgress {
     plots: Option<(PathBuf, Instant)>,
     samples: Option<Samples>,
     health: Health,
+    watch: Option<Watch>,
 }
 
 /// Shortest time between two drawings of the curves.
@@ -66,7 +69,13 @@ impl TrainingProgress {
             plots: None,
             samples: None,
             health: Health::new(),
+            watch: None,
         }
+    }
+
+    /// Tells what `watch` finds.
+    pub(crate) fn watched(self, watch: Watch) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Draws the curves into a folder from time to time.
@@ -132,7 +141,8 @@ impl TrainingProgress {
         let width = self.total_steps.to_string().len();
         let memory = resident_bytes().map(|bytes| format!("  {:.2} GB", bytes / 1e9)).unwrap_or_default();
         let (step, total) = (row.step, self.total_steps);
-        format!("step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{speed}{memory}", row.epoch, row.loss)
+        let margin = row.metric("rewards/margins").map(|margin| format!("  margin {margin:+.3}")).unwrap_or_default();
+        format!("step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{margin}{speed}{memory}", row.epoch, row.loss)
     }
 
     fn remaining(&self, step: u64) -> Duration {
@@ -189,6 +199,9 @@ impl Callback for TrainingProgress {
         }
         let advice = self.health.step(row);
         self.advise(&advice);
+        if let Some(notice) = self.watch.as_mut().and_then(|watch| watch(row)) {
+            self.say(&format!("note: {notice}"));
+        }
         self.curves.rows.push(row.clone());
         self.draw_when_due();
         if self.interrupt.is_raised() { Control::Stop } else { Control::Continue }
@@ -212,6 +225,16 @@ fn resident_bytes() -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024.0)
+}
+
+/// A bar for work whose amount is known, hidden where stderr is no terminal.
+pub(crate) fn count_bar(what: &'static str, total: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg}  {human_pos}/{human_len}  {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style).with_message(what)
 }
 
 /// A bar for work that is counted in rows, `None` where stderr is no terminal.

@@ -18,7 +18,7 @@ pub(crate) use self::{
     dataset::DatasetSettings,
     flags::{Flags, HasTable},
     plan::{Fact, Plan, write_yaml},
-    prepare::PrepareSettings,
+    prepare::{AnswerSettings, PrepareSettings},
     resolve::{Origin, Resolved, resolve},
     table::Table,
 };

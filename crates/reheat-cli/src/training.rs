@@ -17,7 +17,7 @@ use crate::{
     fault::Fault,
     interrupt::Interrupt,
     output, plot,
-    progress::{self, TrainingProgress},
+    progress::{self, TrainingProgress, Watch},
     samples::Samples,
     settings::{Origin, Resolved, write_yaml},
 };
@@ -117,6 +117,12 @@ pub(crate) fn evaluation_faults(config: &TrainingConfig, has_rows: bool) -> Vec<
     }
 }
 
+/// Faults of settings that concern evaluation, for a command that takes no rows for it.
+pub(crate) fn no_evaluation_faults(config: &TrainingConfig) -> Vec<String> {
+    let evaluates = config.eval_strategy != reheat_train::IntervalStrategy::No || config.eval_on_start;
+    if evaluates { vec!["eval_strategy: this command has no rows to evaluate with".into()] } else { Vec::new() }
+}
+
 /// What is saved beside the weights.
 pub(crate) struct Companions {
     pub(crate) tokenizer: Tokenizer,
@@ -151,6 +157,8 @@ pub(crate) struct Run<'a> {
     pub(crate) card: ModelCard,
     /// Share of the sequences that were cut, for advice.
     pub(crate) truncated: f64,
+    /// Looks at every step and gives what there is to tell.
+    pub(crate) watch: Option<Watch>,
 }
 
 impl Run<'_> {
@@ -167,6 +175,9 @@ impl Run<'_> {
             .with_logger(TensorBoard::new(dir.join("tensorboard")));
 
         let mut shown = TrainingProgress::new(Interrupt::install()?).with_plots(dir.join("plots"));
+        if let Some(watch) = self.watch {
+            shown = shown.watched(watch);
+        }
         shown.curves.rows = trainer.log_history().to_vec();
         shown.curves.evaluations = trainer.evaluations().to_vec();
         shown.advise_before(trainer.model(), trainer.config(), self.truncated);

@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 use reheat_chat::ChatTemplate;
 use reheat_data::{Dataset, Prepared, Report, prepare_sft};
 use reheat_tokenizer::Tokenizer;
-use reheat_train::{ModelCard, Sft, SftConfig, Trainer, TrainingConfig};
+use reheat_train::{ModelCard, Sft, SftConfig, TrainSummary, Trainer, TrainingConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
     peft::{self, PeftSettings},
-    source::{ModelArg, choose_eos},
+    source::{ModelArg, ModelSource, choose_eos},
 };
 use crate::{
     device::{ChosenDevice, DeviceChoice},
@@ -55,20 +55,20 @@ pub(crate) struct SftArgs {
 /// What goes in and out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-struct RunSettings {
+pub(super) struct RunSettings {
     /// Model folder in Hugging Face format, or a name on the Hub.
     #[schemars(extend("x-flag" = "model"))]
     model_name_or_path: Option<String>,
     /// Folder of the model that an adapter given as --model belongs to, where it is not the one that the adapter names.
     #[schemars(extend("x-flag" = "base-model"))]
-    base_model_name_or_path: Option<String>,
+    pub(super) base_model_name_or_path: Option<String>,
     /// File with a chat template to use instead of the model's.
     #[schemars(extend("x-flag" = "chat-template"))]
-    chat_template_path: Option<String>,
+    pub(super) chat_template_path: Option<String>,
     /// Token that ends a turn; told from the template when absent.
-    eos_token: Option<String>,
+    pub(super) eos_token: Option<String>,
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
-    device: DeviceChoice,
+    pub(super) device: DeviceChoice,
 }
 
 /// The settings of `reheat sft`.
@@ -118,14 +118,16 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
         eprintln!("note: {note}");
     }
     let eval_dataset = evaluation.dataset(&dataset);
-    let model_dir = check(&settings, &dataset, &peft, &config, eval_dataset.is_some())?;
+    let mut faults = config.faults();
+    faults.extend(peft.faults());
+    faults.extend(dataset.faults());
+    faults.extend(evaluation_faults(&config, eval_dataset.is_some()));
+    let model_dir = settings.model_dir(faults)?;
     let output_dir = output.dir("sft");
     output.check_dir(&output_dir)?;
 
     let base_model = model_dir.to_string_lossy().into_owned();
-    let other_base = settings.base_model_name_or_path.as_ref().map(PathBuf::from);
-    let source = ModelArg { model: Some(model_dir), base_model: other_base }.open()?;
-    peft.check(&source)?;
+    let source = settings.open(model_dir, &peft)?;
     let mut tokenizer = source.tokenizer()?;
     let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
     let eos_note = choose_eos(settings.eos_token.as_deref(), template.as_ref(), &mut tokenizer)?;
@@ -159,7 +161,7 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
     }
-    let card = card(&base_model, &dataset, &prepared.report);
+    let card = card(ModelCard::new("sft", "supervised fine-tuning", &base_model), &dataset, &prepared.report);
     let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
     let mut trainer = Trainer::new(model, Sft::new(prepared.examples, method.clone()), config)?;
     if let Some(prepared) = eval_prepared {
@@ -167,9 +169,14 @@ pub(super) fn run(args: &SftArgs) -> anyhow::Result<()> {
     }
     output.resume_or_clear(&mut trainer, &output_dir)?;
     let companions = Companions { tokenizer, template };
-    let run = Run { dir: &output_dir, companions, resolved: &resolved, settings: &output, card, truncated };
-    let summary = run.train(trainer)?;
-    if args.format.json {
+    let run =
+        Run { dir: &output_dir, companions, resolved: &resolved, settings: &output, card, truncated, watch: None };
+    finish(&run.train(trainer)?, &output_dir, args.format)
+}
+
+/// Says where the result is, and how it ended.
+pub(super) fn finish(summary: &TrainSummary, output_dir: &Path, format: Format) -> anyhow::Result<()> {
+    if format.json {
         output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
     } else {
         println!("{}", output_dir.display());
@@ -220,8 +227,7 @@ impl EvaluationSettings {
 }
 
 /// What the model card says before training.
-fn card(model: &str, dataset: &DatasetSettings, report: &Report) -> ModelCard {
-    let mut card = ModelCard::new("sft", "supervised fine-tuning", model);
+pub(super) fn card(mut card: ModelCard, dataset: &DatasetSettings, report: &Report) -> ModelCard {
     card.datasets.clone_from(&dataset.dataset_name);
     let fact = |name: &str, value: u64| (name.to_owned(), value.to_string());
     card.facts = vec![
@@ -233,25 +239,27 @@ fn card(model: &str, dataset: &DatasetSettings, report: &Report) -> ModelCard {
     card
 }
 
-/// Everything that can be known to be wrong before files are read.
-fn check(
-    settings: &RunSettings,
-    dataset: &DatasetSettings,
-    peft: &PeftSettings,
-    config: &TrainingConfig,
-    evaluates: bool,
-) -> Result<PathBuf, Fault> {
-    let mut faults = config.faults();
-    faults.extend(peft.faults());
-    if settings.model_name_or_path.is_none() {
-        faults.push("--model is missing".into());
+impl RunSettings {
+    /// The folder of the model, if nothing is wrong that can be known before files are read.
+    pub(super) fn model_dir(&self, mut faults: Vec<String>) -> Result<PathBuf, Fault> {
+        if self.model_name_or_path.is_none() {
+            faults.push("--model is missing".into());
+        }
+        match (&self.model_name_or_path, faults.as_slice()) {
+            (Some(model), []) => Ok(model.into()),
+            (_, [fault]) => Err(Fault::input(fault.clone())),
+            (_, faults) => {
+                Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  "))))
+            }
+        }
     }
-    faults.extend(dataset.faults());
-    faults.extend(evaluation_faults(config, evaluates));
-    match (&settings.model_name_or_path, faults.as_slice()) {
-        (Some(model), []) => Ok(model.into()),
-        (_, [fault]) => Err(Fault::input(fault.clone())),
-        (_, faults) => Err(Fault::input(format!("{} settings are wrong:\n  {}", faults.len(), faults.join("\n  ")))),
+
+    /// The model to train, fit for the adapters that are asked for.
+    pub(super) fn open(&self, model_dir: PathBuf, peft: &PeftSettings) -> anyhow::Result<ModelSource> {
+        let base_model = self.base_model_name_or_path.as_ref().map(PathBuf::from);
+        let source = ModelArg { model: Some(model_dir), base_model }.open()?;
+        peft.check(&source)?;
+        Ok(source)
     }
 }
 
@@ -269,7 +277,12 @@ fn prepare(
     Ok(prepared?)
 }
 
-fn facts(prepared: &Prepared, config: &TrainingConfig, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
+pub(super) fn facts<T>(
+    prepared: &Prepared<T>,
+    config: &TrainingConfig,
+    device: &ChosenDevice,
+    eos_note: Option<String>,
+) -> Vec<Fact> {
     let report = &prepared.report;
     let formats =
         report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
@@ -277,7 +290,7 @@ fn facts(prepared: &Prepared, config: &TrainingConfig, device: &ChosenDevice, eo
     let mut facts = vec![
         Fact { name: "device", value: device.name.clone().into(), reason: Some(device.reason.clone()) },
         fact("formats", formats.collect::<Vec<_>>().into()),
-        fact("sequences", prepared.examples.len().into()),
+        fact("examples", prepared.examples.len().into()),
         fact("tokens", report.tokens.into()),
         fact("trained tokens", report.trained_tokens.into()),
         fact("truncated", report.truncated.into()),

@@ -50,6 +50,44 @@ pub(crate) struct PrepareSettings {
     pub(crate) dataset_cache_dir: Option<String>,
 }
 
+/// What a row of answers to a prompt becomes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AnswerSettings {
+    /// What the columns mean: preference, unpaired_preference; told from the rows when absent.
+    #[schemars(extend("x-flag" = "format"))]
+    pub(crate) dataset_format: Option<String>,
+    /// Longest prompt with an answer in tokens. Rows whose prompt alone is that long are left out.
+    pub(crate) max_length: Option<usize>,
+    /// What happens to longer answers. The tokens that are lost are reported.
+    #[schemars(with = "OverlongSchema")]
+    pub(crate) overlong: Overlong,
+    /// What a message says that spells a control token such as <|im_end|>: the characters (`literal`), or the token,
+    /// as in transformers (`recognized`).
+    #[schemars(with = "ControlTokensSchema")]
+    pub(crate) control_tokens: ControlTokens,
+    /// What happens when a row can't be used: the run stops, or the row is left out, counted and written to
+    /// `rejected.jsonl`.
+    #[schemars(with = "BadRowSchema")]
+    pub(crate) on_bad_row: OnBadRow,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        let PrepareSettings { max_length, overlong, control_tokens, on_bad_row, .. } = PrepareSettings::default();
+        Self { dataset_format: None, max_length, overlong, control_tokens, on_bad_row }
+    }
+}
+
+impl AnswerSettings {
+    /// The settings as the library takes them. Rows that are left out are written to `rejected`.
+    pub(crate) fn options(&self, rejected: Option<PathBuf>) -> anyhow::Result<PrepareOptions> {
+        let Self { dataset_format, max_length, overlong, control_tokens, on_bad_row } = self.clone();
+        let rest = PrepareSettings::default();
+        PrepareSettings { dataset_format, max_length, overlong, control_tokens, on_bad_row, ..rest }.options(rejected)
+    }
+}
+
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 #[expect(dead_code, reason = "the values of `Overlong`, whose crate has no schemas")]

@@ -94,6 +94,16 @@ impl Table {
         self
     }
 
+    /// Gives a field another default than its struct has: what a method's own settings say of a shared one.
+    ///
+    /// # Panics
+    /// If there is no such field.
+    pub(crate) fn with_default(mut self, key: &str, value: Value) -> Self {
+        let field = self.fields.iter_mut().find(|field| field.key == key);
+        field.unwrap_or_else(|| panic!("`{key}` is no setting")).default = value;
+        self
+    }
+
     pub(crate) fn field(&self, key: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.key == key)
     }

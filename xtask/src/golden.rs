@@ -14,7 +14,18 @@ pub(crate) struct GoldenArgs {
 
 /// In this order: the values are computed on the models.
 const SCRIPTS: [&str; 12] = [
-    "models", "forward", "greedy", "sampling", "sft", "dpo", "kto", "rows", "adapters", "schedules", "optimizers", "parquet",
+    "models",
+    "forward",
+    "greedy",
+    "sampling",
+    "sft",
+    "dpo",
+    "kto",
+    "rows",
+    "adapters",
+    "schedules",
+    "optimizers",
+    "parquet",
 ];
 
 /// Runs the scripts and says which files changed.

@@ -125,7 +125,7 @@ pub(super) fn run(args: &DpoArgs) -> anyhow::Result<()> {
     }
     report::print(&prepared.report, rejected.as_deref());
 
-    let model = source.model(&device.device)?;
+    let model = source.model_with(&peft.load_options(config.dtype), &device.device)?;
     let mut model = peft.apply(model, &source, &base_model, config.seed)?;
     peft::report(&model);
     // The reference computes as the policy will.

@@ -124,7 +124,7 @@ pub(super) fn run(args: &KtoArgs) -> anyhow::Result<()> {
     let good = prepared.examples.iter().filter(|answer| answer.label).count();
     eprintln!("{good} good answers, {} bad", prepared.examples.len() - good);
 
-    let model = source.model(&device.device)?;
+    let model = source.model_with(&peft.load_options(config.dtype), &device.device)?;
     let mut model = peft.apply(model, &source, &base_model, config.seed)?;
     peft::report(&model);
     // The reference computes as the policy will.

@@ -150,7 +150,10 @@ fn blocks(page: &Path) -> Vec<Block> {
 
 /// Where the links of a page lead, without those to the web and to a heading.
 fn links(text: &str) -> Vec<String> {
-    text.split("](")
+    // What stands between back-ticks is code.
+    let prose: String = text.split('`').step_by(2).collect();
+    prose
+        .split("](")
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
         .map(|link| link.split('#').next().unwrap_or_default().to_owned())

@@ -84,7 +84,8 @@ impl Qwen2 {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
-        if self.is_rounded() {
+        // An adapter is saved without its base, which may be held in any type.
+        if self.is_rounded() && self.adapter.is_none() {
             return Err(ModelError::Rounded);
         }
         fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;

@@ -111,6 +111,7 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "parallelism_config" => Refused("training runs in one process"),
         "model_revision" => Refused("a name on the Hub may end in @REVISION"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
+        "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
         _ => return None,
     })

@@ -94,7 +94,10 @@ pub(super) fn run(args: &DpoArgs) -> anyhow::Result<()> {
         eprintln!("note: {note}");
     }
     let own = config.faults().into_iter().chain(method.faults()).chain(peft.faults());
-    let faults = own.chain(dataset.faults()).chain(no_evaluation_faults(&config)).collect();
+    // A checkpoint holds the model alone: the resumed run would start from another reference.
+    let follows = (method.sync_ref_model && output.resume_from_checkpoint.is_some())
+        .then(|| "resume_from_checkpoint does not go with sync_ref_model: checkpoints hold no reference".to_owned());
+    let faults = own.chain(dataset.faults()).chain(no_evaluation_faults(&config)).chain(follows).collect();
     let model_dir = settings.model_dir(faults)?;
     let output_dir = output.dir("dpo");
     output.check_dir(&output_dir)?;

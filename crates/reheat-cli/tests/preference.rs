@@ -1,0 +1,84 @@
+//! `reheat dpo` and `reheat kto` as a user runs them, on the bundled model and its pairs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn demo(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name)
+}
+
+/// Four steps of a method into a folder, with further arguments.
+fn train(method: &str, folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_reheat"))
+        .args([method, "--max-steps", "4", "--logging-steps", "1", "--output-dir", "run"])
+        .arg("--model")
+        .arg(demo("base"))
+        .arg("--dataset")
+        .arg(demo("preferences.jsonl"))
+        .args(arguments)
+        .env("REHEAT_CACHE", folder.join("cache"))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("reheat starts")
+}
+
+fn rows(folder: &Path) -> Vec<serde_json::Value> {
+    let metrics = fs::read_to_string(folder.join("run/metrics.jsonl")).expect("a run writes its metrics");
+    metrics.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+#[track_caller]
+fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Policy and reference are the same at first: every margin is 0 and the loss is -log sigmoid(0) = ln 2.
+#[test]
+fn the_first_loss_of_dpo_is_ln_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    assert_done(&train("dpo", folder.path(), &["--learning-rate", "1e-4"]));
+    let rows = rows(folder.path());
+    assert_eq!(rows.len(), 4);
+    let loss = rows[0]["loss"].as_f64().expect("a number");
+    assert!((loss - std::f64::consts::LN_2).abs() < 1e-5, "{loss}");
+    for metric in ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"] {
+        assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
+    }
+    assert!(folder.path().join("run/model.safetensors").is_file());
+}
+
+#[test]
+fn a_resumed_dpo_run_ends_in_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["--learning-rate", "1e-4", "--save-steps", "2"];
+    assert_done(&train("dpo", folder.path(), &arguments));
+    let model = folder.path().join("run/model.safetensors");
+    let whole = fs::read(&model).expect("the final model");
+    fs::remove_file(&model).expect("the final model");
+    fs::remove_dir_all(folder.path().join("run/checkpoint-4")).expect("the last checkpoint");
+    assert_done(&train("dpo", folder.path(), &[&arguments[..], &["--resume-from-checkpoint"]].concat()));
+    assert!(whole == fs::read(&model).expect("the final model"), "the resumed run ends in other weights");
+}
+
+#[test]
+fn a_reference_that_follows_cannot_be_resumed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = train("dpo", folder.path(), &["--sync-ref-model", "--resume-from-checkpoint"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("resume_from_checkpoint does not go with sync_ref_model"), "{stderr}");
+}
+
+/// Pairs are taken apart into good and bad answers.
+#[test]
+fn kto_trains_on_pairs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    assert_done(&train("kto", folder.path(), &["--learning-rate", "1e-4"]));
+    let rows = rows(folder.path());
+    assert_eq!(rows.len(), 4);
+    for metric in ["kl", "rewards/chosen", "rewards/rejected"] {
+        assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
+    }
+}

@@ -12,7 +12,7 @@ use crate::{fault::Fault, hub};
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DatasetSettings {
     /// Files, patterns such as 'data/*.jsonl', folders of rows, and names on the Hub such as trl-lib/Capybara. A split
-    /// may stand behind: 'my-data:test[:1000]'.
+    /// may stand behind: `my-data:test[:1000]`.
     #[schemars(extend("x-flag" = "dataset", "x-commas" = false))]
     pub(crate) dataset_name: Vec<String>,
     /// Datasets with settings of their own, for the config file: a list of `path`, `name`, `data_dir`, `data_files`,

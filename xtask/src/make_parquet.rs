@@ -4,12 +4,18 @@
 //! The words mean nothing; their lengths and frequencies are those of English, so that tokenizers have as much to do.
 
 use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
-use polars::prelude::{
-    Column, DataFrame, IntoSeries, NamedFrom, ParquetCompression, ParquetWriter, Series, StatisticsOptions,
-    StructChunked,
+use polars_arrow::array::{Array, ListArray, StructArray, Utf8Array};
+use polars_arrow::datatypes::{ArrowDataType, ArrowSchema, Field};
+use polars_arrow::offset::Offsets;
+use polars_arrow::record_batch::RecordBatchT;
+use polars_parquet::write::{
+    CompressionOptions, FileWriter, StatisticsOptions, Version, WriteOptions, get_dtype_encoding, row_group_iter,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -59,54 +65,71 @@ const WORDS: &str = "the of and to in a is that for it as was with be by on not 
 pub(crate) fn run(args: &MakeParquetArgs) -> anyhow::Result<()> {
     let out = || format!("cannot write `{}`", args.out.display());
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
-    let file = File::create(&args.out).with_context(out)?;
-    let compression = match args.compression {
-        Compression::None => ParquetCompression::Uncompressed,
-        Compression::Snappy => ParquetCompression::Snappy,
-        Compression::Zstd => ParquetCompression::Zstd(None),
+    let file = BufWriter::new(File::create(&args.out).with_context(out)?);
+    let options = WriteOptions {
+        statistics: StatisticsOptions::empty(),
+        version: Version::V1,
+        compression: match args.compression {
+            Compression::None => CompressionOptions::Uncompressed,
+            Compression::Snappy => CompressionOptions::Snappy,
+            Compression::Zstd => CompressionOptions::Zstd(None),
+        },
+        data_page_size: None,
     };
-    let mut frame = frame(0..args.row_group_size.min(args.rows), args.row_bytes, &mut rng)?;
-    let writer = ParquetWriter::new(file)
-        .with_compression(compression)
-        .with_statistics(StatisticsOptions::empty())
-        .with_row_group_size(Some(args.row_group_size));
-    let mut writer = writer.batched(frame.schema())?;
-    let mut done = 0;
-    loop {
-        writer.write_batch(&frame).with_context(out)?;
-        done += frame.height();
-        if done >= args.rows {
-            break;
-        }
-        frame = self::frame(done..args.rows.min(done + args.row_group_size), args.row_bytes, &mut rng)?;
+    let schema: ArrowSchema =
+        [field("system", ArrowDataType::LargeUtf8), field("conversations", conversations())].into_iter().collect();
+    let mut writer = FileWriter::try_new(file, schema.clone(), options)?;
+    let schema = Arc::new(schema);
+    for start in (0..args.rows).step_by(args.row_group_size.max(1)) {
+        let rows = start..args.rows.min(start + args.row_group_size.max(1));
+        let num_rows = rows.len();
+        let columns = columns(rows, args.row_bytes, &mut rng)?;
+        let encodings = columns.iter().map(|column| get_dtype_encoding(column.dtype())).collect();
+        let batch = RecordBatchT::try_new(num_rows, Arc::clone(&schema), columns)?;
+        let types = writer.parquet_schema().fields().to_vec();
+        writer.write(num_rows as u64, row_group_iter(batch, encodings, types, options)).with_context(out)?;
     }
-    let bytes = writer.finish().with_context(out)?;
-    println!("{}: {done} rows, {bytes} bytes", args.out.display());
+    let bytes = writer.end(None).with_context(out)?;
+    writer.into_inner().flush().with_context(out)?;
+    println!("{}: {} rows, {bytes} bytes", args.out.display(), args.rows);
     Ok(())
 }
 
-fn frame(rows: std::ops::Range<usize>, row_bytes: usize, rng: &mut ChaCha8Rng) -> anyhow::Result<DataFrame> {
+fn field(name: &str, dtype: ArrowDataType) -> Field {
+    Field::new(name.into(), dtype, true)
+}
+
+/// What one turn is.
+fn turn() -> ArrowDataType {
+    ArrowDataType::Struct(vec![field("from", ArrowDataType::LargeUtf8), field("value", ArrowDataType::LargeUtf8)])
+}
+
+fn conversations() -> ArrowDataType {
+    ArrowDataType::LargeList(Box::new(field("item", turn())))
+}
+
+/// The columns `system` and `conversations`, of a question and an answer each.
+fn columns(rows: Range<usize>, row_bytes: usize, rng: &mut ChaCha8Rng) -> anyhow::Result<Vec<Box<dyn Array>>> {
     let words: Vec<&str> = WORDS.split_whitespace().collect();
-    let conversations: Vec<Series> = rows
-        .clone()
-        .map(|row| {
-            // Most answers are shorter than the mean and a few much longer, as real ones are.
-            let length = (row_bytes as f64 * -rng.random_range(0.001_f64..1.0).ln()) as usize;
-            let question = format!("Problem {row}. {}", text(&words, 300, rng));
-            let thought = text(&words, length * 4 / 5, rng);
-            let solution = text(&words, length / 5, rng);
-            let answer = format!(
-                "<|begin_of_thought|>\n\n{thought}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{solution}\n\n\
-                 <|end_of_solution|>"
-            );
-            let from = Series::new("from".into(), ["user", "assistant"]);
-            let value = Series::new("value".into(), [question, answer]);
-            Ok(StructChunked::from_series("".into(), 2, [from, value].iter())?.into_series())
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let system = Series::new("system".into(), vec![SYSTEM; rows.len()]);
-    let conversations = Series::new("conversations".into(), conversations);
-    Ok(DataFrame::new(rows.len(), vec![Column::from(system), Column::from(conversations)])?)
+    let num_rows = rows.len();
+    let mut values = Vec::with_capacity(2 * num_rows);
+    for row in rows {
+        // Most answers are shorter than the mean and a few much longer, as real ones are.
+        let length = (row_bytes as f64 * -rng.random_range(0.001_f64..1.0).ln()) as usize;
+        values.push(format!("Problem {row}. {}", text(&words, 300, rng)));
+        let thought = text(&words, length * 4 / 5, rng);
+        let solution = text(&words, length / 5, rng);
+        values.push(format!(
+            "<|begin_of_thought|>\n\n{thought}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{solution}\n\n\
+             <|end_of_solution|>"
+        ));
+    }
+    let from = Utf8Array::<i64>::from_iter_values(["user", "assistant"].into_iter().cycle().take(2 * num_rows)).boxed();
+    let values = Utf8Array::<i64>::from_iter_values(values.into_iter()).boxed();
+    let turns = StructArray::try_new(turn(), 2 * num_rows, vec![from, values], None)?.boxed();
+    let offsets = Offsets::<i64>::try_from_lengths(std::iter::repeat_n(2, num_rows))?;
+    let system = Utf8Array::<i64>::from_iter_values(std::iter::repeat_n(SYSTEM, num_rows)).boxed();
+    Ok(vec![system, ListArray::try_new(conversations(), offsets.into(), turns, None)?.boxed()])
 }
 
 /// Sentences of about so many bytes.

@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use polars::prelude::PolarsResult;
+use polars_error::PolarsResult;
 
 thread_local! {
     static EXPECTED: Cell<bool> = const { Cell::new(false) };

@@ -9,13 +9,13 @@ use std::{
     sync::Arc,
 };
 
-use polars::prelude::PolarsResult;
 use polars_arrow::{
     array::Array,
     datatypes::ArrowSchema,
     io::ipc::read::{FileReader, StreamReader, StreamState, read_file_metadata, read_stream_metadata},
     record_batch::RecordBatchT,
 };
+use polars_error::PolarsResult;
 
 use super::{
     RawRow,

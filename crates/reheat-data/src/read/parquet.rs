@@ -14,8 +14,8 @@ use std::{
     sync::Arc,
 };
 
-use polars::prelude::PolarsResult;
 use polars_arrow::{array::Array, compute::concatenate::concatenate, datatypes::Field};
+use polars_error::PolarsResult;
 use polars_parquet::{
     parquet::{
         error::{ParquetError, ParquetResult},

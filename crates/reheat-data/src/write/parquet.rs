@@ -1,9 +1,24 @@
 //! Rows to a Parquet file.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+    sync::Arc,
+};
 
-use polars::{io::parquet::write::BatchedWriter, prelude::*};
-use serde_json::{Map, Value};
+use polars_arrow::{
+    array::{Array, BooleanArray, ListArray, PrimitiveArray, StructArray, Utf8Array},
+    bitmap::Bitmap,
+    datatypes::{ArrowDataType, ArrowSchema, Field},
+    offset::Offsets,
+    record_batch::RecordBatchT,
+};
+use polars_error::{PolarsError, PolarsResult};
+use polars_parquet::write::{
+    CompressionOptions, FileWriter, StatisticsOptions, Version, WriteOptions, get_dtype_encoding, row_group_iter,
+};
+use serde_json::Value;
 
 use crate::{DataError, Row};
 
@@ -98,54 +113,67 @@ impl Kind {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    fn data_type(&self) -> ArrowDataType {
         match self {
-            Self::Bool => DataType::Boolean,
-            Self::Integer => DataType::Int64,
-            Self::Number => DataType::Float64,
-            Self::Unknown | Self::Text | Self::Json => DataType::String,
-            Self::List(kind) => DataType::List(Box::new(kind.data_type())),
+            Self::Bool => ArrowDataType::Boolean,
+            Self::Integer => ArrowDataType::Int64,
+            Self::Number => ArrowDataType::Float64,
+            Self::Unknown | Self::Text | Self::Json => ArrowDataType::LargeUtf8,
+            Self::List(kind) => ArrowDataType::LargeList(Box::new(kind.field("item"))),
             // Parquet has no objects without fields.
-            Self::Fields(fields) if fields.is_empty() => DataType::String,
-            Self::Fields(fields) => DataType::Struct(field_types(fields)),
+            Self::Fields(fields) if fields.is_empty() => ArrowDataType::LargeUtf8,
+            Self::Fields(fields) => ArrowDataType::Struct(fields.iter().map(|(name, kind)| kind.field(name)).collect()),
         }
     }
 
-    fn any_value(&self, value: Value) -> PolarsResult<AnyValue<'static>> {
-        Ok(match (self, value) {
-            (_, Value::Null) => AnyValue::Null,
-            (Self::Bool, Value::Bool(value)) => AnyValue::Boolean(value),
-            (Self::Integer, Value::Number(number)) => number.as_i64().map_or(AnyValue::Null, AnyValue::Int64),
-            (Self::Number, Value::Number(number)) => number.as_f64().map_or(AnyValue::Null, AnyValue::Float64),
-            (Self::Text, Value::String(text)) => AnyValue::StringOwned(text.into()),
-            (Self::List(kind), Value::Array(items)) => AnyValue::List(kind.series("item", items)?),
-            (Self::Fields(fields), Value::Object(mut object)) if !fields.is_empty() => {
-                let values = fields.iter().map(|(name, kind)| kind.any_value(take(&mut object, name)));
-                AnyValue::StructOwned(Box::new((values.collect::<PolarsResult<_>>()?, field_types(fields))))
+    fn field(&self, name: &str) -> Field {
+        Field::new(name.into(), self.data_type(), true)
+    }
+
+    /// Values of this kind, or nulls.
+    fn array(&self, mut values: Vec<Value>) -> PolarsResult<Box<dyn Array>> {
+        let present = |values: &[Value]| Some(values.iter().map(|value| !value.is_null()).collect::<Bitmap>());
+        Ok(match self {
+            Self::Bool => BooleanArray::from_iter(values.iter().map(Value::as_bool)).boxed(),
+            Self::Integer => PrimitiveArray::from_iter(values.iter().map(Value::as_i64)).boxed(),
+            Self::Number => PrimitiveArray::from_iter(values.iter().map(Value::as_f64)).boxed(),
+            Self::Text => Utf8Array::<i64>::from_iter(values.iter().map(Value::as_str)).boxed(),
+            Self::List(kind) => {
+                let validity = present(&values);
+                let lists = values.into_iter().map(|value| match value {
+                    Value::Array(items) => items,
+                    _ => Vec::new(),
+                });
+                let lists: Vec<Vec<Value>> = lists.collect();
+                let offsets = Offsets::<i64>::try_from_lengths(lists.iter().map(Vec::len))?;
+                let items = kind.array(lists.into_iter().flatten().collect())?;
+                ListArray::try_new(self.data_type(), offsets.into(), items, validity)?.boxed()
             }
-            (_, value) => AnyValue::StringOwned(value.to_string().into()),
+            Self::Fields(fields) if !fields.is_empty() => {
+                let (length, validity) = (values.len(), present(&values));
+                let columns = fields.iter().map(|(name, kind)| {
+                    kind.array(values.iter_mut().map(|value| take(value.as_object_mut(), name)).collect())
+                });
+                StructArray::try_new(self.data_type(), length, columns.collect::<PolarsResult<_>>()?, validity)?.boxed()
+            }
+            Self::Unknown | Self::Json | Self::Fields(_) => {
+                let texts = values.iter().map(|value| (!value.is_null()).then(|| value.to_string()));
+                Utf8Array::<i64>::from_iter(texts).boxed()
+            }
         })
     }
-
-    fn series(&self, name: &str, values: Vec<Value>) -> PolarsResult<Series> {
-        let values = values.into_iter().map(|value| self.any_value(value)).collect::<PolarsResult<Vec<_>>>()?;
-        Series::from_any_values_and_dtype(name.into(), &values, &self.data_type(), true)
-    }
 }
 
-fn field_types(fields: &[(String, Kind)]) -> Vec<Field> {
-    fields.iter().map(|(name, kind)| Field::new(name.as_str().into(), kind.data_type())).collect()
-}
-
-fn take(object: &mut Map<String, Value>, name: &str) -> Value {
-    object.get_mut(name).map(Value::take).unwrap_or_default()
+/// The value under a name, or null.
+fn take(object: Option<&mut Row>, name: &str) -> Value {
+    object.and_then(|object| object.get_mut(name)).map(Value::take).unwrap_or_default()
 }
 
 /// A Parquet file that grows by groups of rows.
 pub(super) struct ParquetFile<'a> {
     path: &'a Path,
     columns: Vec<(String, Kind)>,
-    writer: BatchedWriter<File>,
+    writer: FileWriter<BufWriter<File>>,
     /// The values of each column that aren't written yet.
     group: Vec<Vec<Value>>,
     rows: usize,
@@ -154,36 +182,45 @@ pub(super) struct ParquetFile<'a> {
 impl<'a> ParquetFile<'a> {
     pub(super) fn create(path: &'a Path, schema: TableSchema) -> Result<Self, DataError> {
         let file = File::create(path).map_err(|source| DataError::Write { path: path.to_owned(), source })?;
-        let fields = schema.columns.iter().map(|(name, kind)| Field::new(name.as_str().into(), kind.data_type()));
-        let writer = ParquetWriter::new(file)
-            .with_compression(ParquetCompression::Zstd(None))
-            .batched(&Schema::from_iter(fields))
-            .map_err(failed(path))?;
+        let fields: ArrowSchema = schema.columns.iter().map(|(name, kind)| kind.field(name)).collect();
+        let options = WriteOptions {
+            statistics: StatisticsOptions::default(),
+            version: Version::V1,
+            compression: CompressionOptions::Zstd(None),
+            data_page_size: None,
+        };
+        let writer = FileWriter::try_new(BufWriter::new(file), fields, options).map_err(failed(path))?;
         let group = vec![Vec::new(); schema.columns.len()];
         Ok(Self { path, columns: schema.columns, writer, group, rows: 0 })
     }
 
     pub(super) fn push(&mut self, mut row: Row) -> Result<(), DataError> {
         for ((name, _), values) in self.columns.iter().zip(&mut self.group) {
-            values.push(take(&mut row, name));
+            values.push(take(Some(&mut row), name));
         }
         self.rows += 1;
-        if self.rows < GROUP_ROWS { Ok(()) } else { self.write_group() }
+        if self.rows < GROUP_ROWS { Ok(()) } else { self.write_group().map_err(failed(self.path)) }
     }
 
-    fn write_group(&mut self) -> Result<(), DataError> {
-        if std::mem::take(&mut self.rows) == 0 {
+    fn write_group(&mut self) -> PolarsResult<()> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows == 0 {
             return Ok(());
         }
         let columns = self.columns.iter().zip(&mut self.group);
-        let columns = columns.map(|((name, kind), values)| kind.series(name, std::mem::take(values)).map(Column::from));
-        let frame = columns.collect::<PolarsResult<Vec<_>>>().and_then(DataFrame::new_infer_height);
-        frame.and_then(|frame| self.writer.write_batch(&frame)).map_err(failed(self.path))
+        let columns = columns.map(|((_, kind), values)| kind.array(std::mem::take(values)));
+        let columns = columns.collect::<PolarsResult<Vec<_>>>()?;
+        let encodings = columns.iter().map(|column| get_dtype_encoding(column.dtype())).collect();
+        let batch = RecordBatchT::try_new(rows, Arc::new(self.writer.schema().clone()), columns)?;
+        let types = self.writer.parquet_schema().fields().to_vec();
+        let group = row_group_iter(batch, encodings, types, self.writer.options());
+        self.writer.write(rows as u64, group)
     }
 
     pub(super) fn finish(mut self) -> Result<(), DataError> {
-        self.write_group()?;
-        self.writer.finish().map(drop).map_err(failed(self.path))
+        let ended = self.write_group().and_then(|()| self.writer.end(None));
+        ended.map_err(failed(self.path))?;
+        self.writer.into_inner().flush().map_err(|source| DataError::Write { path: self.path.to_owned(), source })
     }
 }
 

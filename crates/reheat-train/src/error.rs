@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use reheat_model::ModelError;
 
+use crate::RewardError;
+
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,6 +94,9 @@ pub enum TrainError {
     /// The model could not be saved.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Completions could not be judged.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
 }
 
 fn listed(damaged: &[String]) -> String {
@@ -121,6 +126,7 @@ impl TrainError {
                     .into(),
             ),
             Self::Model(error) => error.hint(),
+            Self::Reward(error) => error.hint(),
             _ => None,
         }
     }

@@ -29,6 +29,7 @@ mod config; // its settings
 mod sft; // supervised fine-tuning
 mod dpo; // direct preference optimisation and its kin
 mod kto; // Kahneman-Tversky optimisation
+mod rewards; // what a completion is worth
 mod answers; // prompts with answers, laid end to end
 mod pass; // the model, block by block: forward, backward
 mod gradients; // gradients by parameter name
@@ -72,6 +73,7 @@ pub use self::{
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},
     pass::{Checkpointing, ModelPass},
     plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
+    rewards::{Reward, RewardError, RewardFn, RewardInput, check_reward_columns, score_completions},
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},

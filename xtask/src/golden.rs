@@ -13,7 +13,7 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 13] = [
     "models",
     "forward",
     "greedy",
@@ -21,6 +21,7 @@ const SCRIPTS: [&str; 12] = [
     "sft",
     "dpo",
     "kto",
+    "rewards",
     "rows",
     "adapters",
     "schedules",

@@ -73,7 +73,10 @@ pub use self::{
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},
     pass::{Checkpointing, ModelPass},
     plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
-    rewards::{Reward, RewardError, RewardFn, RewardInput, check_reward_columns, score_completions},
+    rewards::{
+        ProgramFault, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput, RewardSpec, Talk,
+        build_rewards, check_reward_columns, score_completions,
+    },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},

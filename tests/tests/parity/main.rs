@@ -10,5 +10,6 @@ mod sampling; // distributions and batches
 mod optimizers; // updates and learning rates
 mod quantized; // 4-bit weights
 mod kto; // training on good and bad answers
+mod rewards; // what completions are worth
 mod sft; // training
 mod transformers; // what we save, loaded by Python

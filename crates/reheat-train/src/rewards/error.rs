@@ -1,5 +1,7 @@
 //! What can go wrong with a reward.
 
+use super::ProgramFault;
+
 /// Why completions cannot be judged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,6 +43,44 @@ pub enum RewardError {
         /// Columns of the first row.
         known: Vec<String>,
     },
+    /// No reward has this name.
+    #[error("reward `{name}` is unknown, expected one of {}", .known.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The arguments of a built-in reward cannot work.
+    #[error("reward `{spec}`: {reason}")]
+    Spec {
+        /// Name and arguments as they were given.
+        spec: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row holds what a reward cannot use.
+    #[error("reward `{reward}` cannot judge a completion of the prompt `{prompt}`: {reason}")]
+    Row {
+        /// Its name.
+        reward: String,
+        /// The end of the prompt.
+        prompt: String,
+        /// What is wrong with the row.
+        reason: String,
+    },
+    /// A reward program did not answer as it should.
+    #[error("reward program `{command}` {fault}{}", quoted(.last_words))]
+    Program {
+        /// The reward's name.
+        reward: String,
+        /// What was run.
+        command: String,
+        /// What it did.
+        fault: ProgramFault,
+        /// Its last lines on standard error.
+        last_words: Vec<String>,
+    },
     /// A reward of the caller's own could not judge.
     #[error("reward `{reward}` failed: {reason}")]
     Failed {
@@ -55,6 +95,10 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
+fn quoted(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("; its last words were\n{}", lines.join("\n")) }
+}
+
 impl RewardError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -65,6 +109,14 @@ impl RewardError {
             Self::MissingColumn { .. } => {
                 Some("name another column after a colon, or see what there is with `reheat data inspect`".into())
             }
+            Self::Program { fault: ProgramFault::Garbage { .. } | ProgramFault::Unasked { .. }, .. } => Some(
+                "each line of input is a list of completions and wants one line with a list of as many numbers; what is for people goes to standard error"
+                    .into(),
+            ),
+            Self::Program { fault: ProgramFault::Silent { .. }, .. } => Some(
+                "flush the output after each line (in Python, print(…, flush=True)), or allow more time: program:timeout_secs=600,COMMAND"
+                    .into(),
+            ),
             _ => None,
         }
     }

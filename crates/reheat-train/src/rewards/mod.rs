@@ -2,6 +2,7 @@
 //!
 //! A [`Reward`] scores a batch of completions, each with its prompt, its ids and the whole row of the dataset. Training
 //! asks through [`score_completions`], which holds every reward to its word: one finite number, or nothing, per completion.
+//! [`RewardSpec`] names the built-in ones, [`ProgramReward`] is any program, [`RewardFn`] any closure.
 //!
 //! ```
 //! use reheat_train::{Reward, RewardFn, RewardInput, score_completions};
@@ -16,11 +17,24 @@
 //! ```
 
 mod function; // a closure as a reward
+mod spec; // built-in rewards by name
+mod judge; // built-in rewards of one completion
+mod shape; // form and length
+mod answer; // answers to questions
+mod expression; // their values
+mod json; // JSON and calls of tools
+mod schema; // JSON against a schema
+mod program; // any program as a reward
 mod error;
 
 use serde_json::{Map, Value};
 
-pub use self::{error::RewardError, function::RewardFn};
+pub use self::{
+    error::RewardError,
+    function::RewardFn,
+    program::{ProgramFault, ProgramReward, Talk},
+    spec::{RewardContext, RewardSpec, build_rewards},
+};
 
 /// One completion to judge.
 #[derive(Debug, Clone, Copy)]

@@ -76,6 +76,18 @@ LABELLED = [
     {"prompt": "The sky is", "completion": " green.", "label": False},
 ]
 
+TEXT_PROMPTS = [
+    {"prompt": "The sky is", "solution": "blue", "level": 1},
+    {"prompt": "A prompt that ends its turn.<|im_end|>", "solution": "", "level": 2},
+]
+
+CHAT_PROMPTS = [
+    {"id": 1, "prompt": [said("user", "2+2?")], "solutions": ["4", "four"], "weight": 0.5},
+    {"id": 2, "prompt": [said("system", "Be brief."), said("user", "Sun?")], "solutions": ["up"], "weight": 1.0},
+    # The prompt ends with the assistant.
+    {"id": 3, "prompt": [said("user", "Hi"), said("assistant", "Well,")], "solutions": [], "weight": 0.1},
+]
+
 TOKENS = [{"input_ids": list(range(start, start + length))} for start, length in
           [(0, 5), (10, 9), (20, 3), (30, 12), (50, 4), (60, 7), (70, 6), (80, 10), (100, 8), (120, 17)]]
 
@@ -106,6 +118,8 @@ CASES = {
     "implicit_chats": ("dpo", IMPLICIT_CHATS, {}),
     "labelled": ("kto", LABELLED, {}),
     "unpaired": ("kto", CHAT_PREFERENCES, {}),
+    "text_prompts": ("grpo", TEXT_PROMPTS, {}),
+    "chat_prompts": ("grpo", CHAT_PROMPTS, {}),
 }
 
 COLUMNS = ["input_ids", "labels", "seq_lengths", "prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "label"]
@@ -120,6 +134,8 @@ def main():
 
 
 def prepared(name, rows, settings):
+    if name == "grpo":
+        return prompted(rows)
     transformers.set_seed(SEED)
     trainers = {
         "sft": (trl.SFTTrainer, trl.SFTConfig),
@@ -138,6 +154,36 @@ def prepared(name, rows, settings):
         )
         columns = [column for column in COLUMNS if column in trainer.train_dataset.column_names]
         return [{column: row[column] for column in columns} for row in trainer.train_dataset]
+
+
+def prompted(rows):
+    """Ids of the prompts, and what a reward function is given of each row."""
+    given = {}
+
+    def reward(prompts, completions, completion_ids, trainer_state, log_extra, log_metric, **columns):
+        given.update(prompts=prompts, columns=columns)
+        return [0.0] * len(prompts)
+
+    transformers.set_seed(SEED)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
+    with tempfile.TemporaryDirectory() as output_dir:
+        config = trl.GRPOConfig(
+            output_dir=output_dir, seed=SEED, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
+            per_device_train_batch_size=2, num_generations=2,
+        )
+        dataset = datasets.Dataset.from_list(rows)
+        trainer = trl.GRPOTrainer(
+            load(MODEL), reward_funcs=reward, args=config, train_dataset=dataset, processing_class=tokenizer
+        )
+        inputs = list(trainer.train_dataset)
+        prompts = [row["prompt"] for row in inputs]
+        prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
+        trainer._calculate_rewards(inputs, prompts, [""] * len(inputs), [[]] * len(inputs))
+    columns = [dict(zip(given["columns"], values)) for values in zip(*given["columns"].values())]
+    return [
+        {"prompt_ids": ids, "prompt": prompt, "columns": row}
+        for ids, prompt, row in zip(prompt_ids, given["prompts"], columns, strict=True)
+    ]
 
 
 if __name__ == "__main__":

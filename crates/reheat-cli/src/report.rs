@@ -25,13 +25,16 @@ pub(crate) fn print_conversion(report: &Report, rejected: Option<&Path>) {
 }
 
 fn lines(report: &Report, rejected: Option<&Path>) -> Vec<String> {
-    let read = format!(
-        "{} read: {}, {}, {} of them trained",
+    let mut read = format!(
+        "{} read: {}, {}",
         counted(report.rows, "row"),
         counted(report.examples, "example"),
-        counted(report.tokens, "token"),
-        number(report.trained_tokens)
+        counted(report.tokens, "token")
     );
+    // Prompts are only read; what is trained comes after them.
+    if report.trained_tokens > 0 {
+        read = format!("{read}, {} of them trained", number(report.trained_tokens));
+    }
     told(report, read, rejected)
 }
 

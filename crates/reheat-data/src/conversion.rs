@@ -50,6 +50,8 @@ pub struct Conversion {
     options: ConversionOptions,
     /// Decide where rows fit several formats.
     wanted: &'static [Format],
+    /// Rows with answers become what they answer.
+    without_answers: bool,
     converters: HashMap<Origin, Converter>,
     files: Vec<(String, Detection)>,
 }
@@ -76,7 +78,13 @@ impl Conversion {
 
     /// Where rows fit several formats, the `wanted` ones are meant.
     pub(crate) fn wanting(wanted: &'static [Format], dataset: &Dataset, options: ConversionOptions) -> Self {
-        Self { rows: dataset.rows(), options, wanted, converters: HashMap::new(), files: Vec::new() }
+        let (converters, files) = (HashMap::new(), Vec::new());
+        Self { rows: dataset.rows(), options, wanted, without_answers: false, converters, files }
+    }
+
+    /// Of rows with answers, what they answer. A prompt beside them is what is meant.
+    pub(crate) fn without_answers(dataset: &Dataset, options: ConversionOptions) -> Self {
+        Self { without_answers: true, ..Self::wanting(&[Format::PromptOnly], dataset, options) }
     }
 
     /// The examples of the next rows, a few hundred of them; none at the end.
@@ -136,10 +144,12 @@ impl Conversion {
     }
 
     fn tell(&self, id: &RowId, row: &Row) -> Result<Detection, DataError> {
-        match self.options.format {
-            Some(format) => Ok(Detection::given(format, row, &self.options.dataset_text_field)),
-            None => detect(id, row, self.wanted, &self.options.dataset_text_field),
-        }
+        let text_column = &self.options.dataset_text_field;
+        let detection = match self.options.format {
+            Some(format) => Detection::given(format, row, text_column),
+            None => detect(id, row, self.wanted, text_column)?,
+        };
+        Ok(if self.without_answers { detection.without_answers() } else { detection })
     }
 
     /// Each file met so far, with the format of its rows and why.

@@ -210,7 +210,7 @@ impl DataError {
             Self::UnknownSplit { .. } => "name one of them with --split, or behind the dataset: `my-data:test[:100]`",
             Self::UnknownConfig { .. } | Self::ConfigNeeded { .. } => "name one of them with --dataset-config",
             Self::WrongKind { .. } => {
-                "`reheat data inspect` shows what the rows are; --format reads them as something else"
+                "`reheat data inspect` shows what the rows are; --rename old=new or --format reads them as something else"
             }
             Self::NothingLeft { .. } => "`reheat data inspect` shows the rows and what is wrong with them",
             Self::NoTemplate { .. } => "give a template with --chat-template FILE",

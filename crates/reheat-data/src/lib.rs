@@ -27,8 +27,9 @@ pub use self::{
     order::{TrainSamplingStrategy, epoch_order},
     pack::{PackOptions, PackReport, PackingStrategy, pack},
     prepare::{
-        LengthReport, OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, PreviewedRow, Report, SkippedRow,
-        TruncationMode, UnpairedCompletion, lengths, prepare_preference, prepare_sft, prepare_unpaired, preview,
+        LengthReport, OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, PreviewedRow, Prompt, Report,
+        SkippedRow, TruncationMode, UnpairedCompletion, lengths, prepare_preference, prepare_prompts, prepare_sft,
+        prepare_unpaired, preview,
     },
     read::{RawRow, panic_is_expected},
     row::{Row, RowId},

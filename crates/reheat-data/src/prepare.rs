@@ -6,12 +6,14 @@ mod cache; // what was made, on disk
 mod report; // what became of the rows
 mod sft;
 mod preference;
+mod prompts;
 mod preview; // rows one by one, as they will be trained
 
 pub(crate) use self::preview::AnyKind;
 pub use self::{
     preference::{PreferencePair, UnpairedCompletion, prepare_preference, prepare_unpaired},
     preview::{LengthReport, PreviewedRow, lengths, preview},
+    prompts::{Prompt, prepare_prompts},
     report::{Prepared, Report, SkippedRow},
     sft::prepare_sft,
 };
@@ -65,11 +67,11 @@ pub struct PrepareOptions {
     pub format: Option<Format>,
     /// The column of plain text. Default `text`.
     pub dataset_text_field: String,
-    /// Longest sequence in tokens. `None` cuts nothing. Default 1024.
+    /// Longest sequence in tokens, or prompt where answers are yet to be written. `None` cuts nothing. Default 1024.
     pub max_length: Option<usize>,
     /// What happens to longer ones. Default: they are cut.
     pub overlong: Overlong,
-    /// Which end stays of those that are cut. Default the beginning.
+    /// Which end stays of those that are cut. Default the beginning; of prompts it is always the end.
     pub truncation_mode: TruncationMode,
     /// Loss on completions alone, where rows have a prompt and a completion. Default yes.
     pub completion_only_loss: bool,

@@ -6,8 +6,8 @@ use std::{fs, path::PathBuf};
 
 use reheat_chat::{ChatTemplate, ControlTokens, TemplateTokens};
 use reheat_data::{
-    DataError, Dataset, DatasetSpec, Format, OnBadRow, Overlong, PackingStrategy, PrepareOptions, Prepared,
-    TruncationMode, prepare_preference, prepare_sft, prepare_unpaired,
+    DataError, Dataset, DatasetSpec, Format, OnBadRow, Overlong, PackingStrategy, PrepareOptions, Prepared, Prompt,
+    TruncationMode, prepare_preference, prepare_prompts, prepare_sft, prepare_unpaired,
 };
 use reheat_tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -57,9 +57,16 @@ impl Case {
         prepare_sft(&self.dataset(), &self.tokenizer, Some(&self.template), &self.options, &mut |_| {})
     }
 
+    fn prompts(&self) -> Result<Prepared<Prompt>, DataError> {
+        prepare_prompts(&self.dataset(), &self.tokenizer, Some(&self.template), &self.options, &mut |_| {})
+    }
+
     fn error(&self) -> String {
-        let folder = format!("{}/", self.folder.path().display());
-        self.sft().unwrap_err().to_string().replace(&folder, "")
+        self.said(&self.sft().unwrap_err())
+    }
+
+    fn said(&self, error: &DataError) -> String {
+        error.to_string().replace(&format!("{}/", self.folder.path().display()), "")
     }
 
     fn ids(&self, text: &str) -> Vec<u32> {
@@ -88,6 +95,11 @@ impl Case {
                 let prepared = prepare_preference(&self.dataset(), tokenizer, template, options, &mut |_| {}).unwrap();
                 let row = |pair: &reheat_data::PreferencePair| json!({"prompt_ids": pair.prompt_ids, "chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids});
                 prepared.examples.iter().map(row).collect()
+            }
+            "grpo" => {
+                let row =
+                    |one: &Prompt| json!({"prompt_ids": one.prompt_ids, "prompt": one.prompt, "columns": one.columns});
+                self.prompts().unwrap().examples.iter().map(row).collect()
             }
             _ => {
                 let prepared = prepare_unpaired(&self.dataset(), tokenizer, template, options, &mut |_| {}).unwrap();
@@ -129,6 +141,9 @@ fn rows_become_what_trl_makes_of_them() {
         let ours = Case::new(&case["rows"])
             .with(|options| {
                 options.control_tokens = ControlTokens::Recognized;
+                if case["trainer"] == "grpo" {
+                    options.max_length = None; // TRL has no limit
+                }
                 set(options, &case["settings"]);
             })
             .columns(case["trainer"].as_str().unwrap());
@@ -297,6 +312,95 @@ fn preferences_without_room_for_an_answer_are_left_out() {
     let mut keep_end = case.options.clone();
     keep_end.truncation_mode = TruncationMode::KeepEnd;
     assert!(prepared(&keep_end).unwrap_err().to_string().starts_with("truncation_mode `keep_end`"));
+}
+
+/// Prompts of rows, as messages.
+fn asked(rows: &Value) -> Vec<Value> {
+    Case::new(rows).prompts().unwrap().examples.into_iter().map(|one| one.prompt).collect()
+}
+
+#[test]
+fn a_row_with_an_answer_gives_what_it_answers() {
+    let said = |role: &str, content: &str| json!({"role": role, "content": content});
+    let question = json!([said("user", "2+2?")]);
+    assert_eq!(asked(&json!([{"question": "2+2?", "answer": "4"}])), std::slice::from_ref(&question));
+    assert_eq!(asked(&json!([{"problem": "2+2?", "solutions": ["4", "four"]}])), std::slice::from_ref(&question));
+    assert_eq!(
+        asked(&json!([{"instruction": "Add.", "input": "2, 2", "output": "4", "system": "Be brief."}])),
+        [json!([said("system", "Be brief."), said("user", "Add.\n\n2, 2")])]
+    );
+    let turns = [said("user", "Hi"), said("assistant", "Yo"), said("user", "2+2?"), said("assistant", "4")];
+    assert_eq!(asked(&json!([{"messages": turns}])), [json!(turns[..3])]);
+    assert_eq!(asked(&json!([{"prompt": "2+2=", "completion": "4"}])), [json!("2+2=")]);
+    // What is called the prompt is meant, whatever else is there.
+    assert_eq!(
+        asked(&json!([{"prompt": "2+2=", "question": "2+2?", "answer": "4", "messages": turns}])),
+        [json!("2+2=")]
+    );
+
+    let only_answers = Case::new(&json!([{"messages": [said("assistant", "4")]}]));
+    assert_eq!(only_answers.said(&only_answers.prompts().unwrap_err()), "rows.jsonl:1: `the prompt` is empty");
+}
+
+#[test]
+fn what_an_answer_is_judged_by_comes_with_its_prompt() {
+    let tool = json!({"type": "function", "function": {"name": "add"}});
+    let rows = json!([{
+        "id": 7, "prompt": "2+2=", "answer": 4.1, "tools": [tool], "system": "x", "none": null,
+        "chat_template_kwargs": {"k": true},
+    }]);
+    let case = Case::new(&rows);
+    let cache = case.path("cache");
+    let case = case.with(|options| options.cache = Some(cache));
+    let made = case.prompts().unwrap();
+    let prompt = &made.examples[0];
+    assert_eq!((&prompt.prompt, &prompt.tools), (&json!("2+2="), &Some(vec![tool])));
+    let columns = json!({"id": 7, "answer": 4.1, "system": "x", "none": null, "chat_template_kwargs": {"k": true}});
+    assert_eq!(json!(prompt.columns).to_string(), columns.to_string());
+    assert_eq!(prompt.prompt_ids, case.ids("2+2="));
+    assert_eq!((made.report.tokens, made.report.trained_tokens, made.report.without_trained_token), (4, 0, 0));
+    assert_eq!(case.prompts().unwrap(), made);
+    assert_eq!(fs::read_dir(case.path("cache")).unwrap().count(), 1);
+
+    // Tools and the row's own arguments reach the template.
+    let mut case = Case::new(&json!([{"prompt": [{"role": "user", "content": "a"}], "tools": [{"name": "add"}],
+        "chat_template_kwargs": {"k": 8}}]));
+    let source = "{{ messages[0].content }}{{ tools[0].function.name }}{{ k }}{{ add_generation_prompt }}";
+    case.template = ChatTemplate::new(source, &TemplateTokens::default()).unwrap();
+    assert_eq!(case.prompts().unwrap().examples[0].prompt_ids, case.ids("aadd8True"));
+}
+
+#[test]
+fn a_prompt_beyond_the_limit_is_left_out_or_keeps_its_end() {
+    let rows = json!([{"prompt": "0123456789"}, {"prompt": "0123"}]);
+    let case = |overlong| {
+        Case::new(&rows).with(|options| {
+            options.max_length = Some(8);
+            options.overlong = overlong;
+        })
+    };
+    let dropped = case(Overlong::Drop).prompts().unwrap();
+    assert_eq!((dropped.examples.len(), dropped.report.skipped["overlong"], dropped.report.rows), (1, 1, 2));
+    assert_eq!(dropped.report.skipped_rows[0].problem, "the row has 10 tokens, max_length is 8");
+
+    let cut = case(Overlong::Truncate);
+    let ids: Vec<Vec<u32>> = cut.prompts().unwrap().examples.into_iter().map(|one| one.prompt_ids).collect();
+    assert_eq!(ids, [cut.ids("23456789"), cut.ids("0123")]);
+    let report = cut.prompts().unwrap().report;
+    assert_eq!((report.truncated, report.tokens_cut, report.tokens), (1, 2, 12));
+
+    let error = case(Overlong::Error);
+    assert!(error.said(&error.prompts().unwrap_err()).starts_with("rows.jsonl:1: the row has 10 tokens"));
+    let all = case(Overlong::Drop).with(|options| options.max_length = Some(2));
+    assert!(all.said(&all.prompts().unwrap_err()).ends_with("can be used: 2 overlong"));
+}
+
+#[test]
+fn rows_without_a_prompt_are_refused() {
+    let case = Case::new(&json!([{"text": "a"}]));
+    let error = case.prompts().unwrap_err();
+    assert_eq!(case.said(&error), "rows.jsonl:1: the rows are text, and needed are prompts, or rows that answer one");
+    assert!(error.hint().unwrap().contains("--rename"));
 }
 
 #[test]

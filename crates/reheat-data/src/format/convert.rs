@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     Context, Detection, Example, Layout, Message, Turns,
-    detect::AlpacaOutput,
+    detect::{AlpacaOutput, Asked},
     messages::{self, Spelling},
     value,
 };
@@ -36,6 +36,9 @@ impl Converter {
     /// # Errors
     /// If the row isn't what its format says.
     pub(crate) fn convert(&self, mut row: Row) -> Result<Vec<Example>, RowProblem> {
+        if let Layout::PromptOnly { asked } = &self.layout {
+            return self.prompts(row, asked);
+        }
         let context = context(&mut row)?;
         let example = match &self.layout {
             Layout::Messages { column } => self.messages(&mut row, column, Spelling::OpenAi, context)?,
@@ -79,10 +82,7 @@ impl Converter {
                 let prompt = with_system(&mut row, prompt)?;
                 Example::UnpairedPreference { prompt, completion: not_empty(completion, "completion")?, label, context }
             }
-            Layout::PromptOnly { prompt } => {
-                let prompt = not_empty(self.turns(&mut row, prompt)?, prompt)?;
-                Example::PromptOnly { prompt: with_system(&mut row, prompt)?, context }
-            }
+            Layout::PromptOnly { .. } => unreachable!("prompts are converted apart"),
             Layout::Stepwise => stepwise(&mut row)?,
             Layout::Text { column } => {
                 let text = value::take_text(&mut row, column)?;
@@ -94,6 +94,30 @@ impl Converter {
             Layout::Tokens => tokens(&mut row)?,
         };
         Ok(vec![example])
+    }
+
+    /// What a row asks, with its other columns as they are.
+    fn prompts(&self, mut row: Row, asked: &Asked) -> Result<Vec<Example>, RowProblem> {
+        let is_other = |(column, _): &(&String, &Value)| !matches!(column.as_str(), "prompt" | "tools");
+        let columns: Row = row.iter().filter(is_other).map(|(column, value)| (column.clone(), value.clone())).collect();
+        let found = match asked {
+            Asked::Of(layout) => {
+                let whole = Self { layout: Layout::clone(layout), options: self.options.clone() };
+                whole.convert(row)?.into_iter().map(without_answer).collect::<Result<_, _>>()?
+            }
+            Asked::Prompt(column) => {
+                let context = context(&mut row)?;
+                let prompt = not_empty(self.turns(&mut row, column)?, column)?;
+                vec![(with_system(&mut row, prompt)?, context)]
+            }
+            Asked::Question { column, input } => {
+                let context = context(&mut row)?;
+                let question = question(instruction(&mut row, column, input.as_deref())?)?;
+                vec![(with_system(&mut row, Turns::Messages(vec![question]))?, context)]
+            }
+        };
+        let example = |(prompt, context)| Example::PromptOnly { prompt, context, columns: columns.clone() };
+        Ok(found.into_iter().map(example).collect())
     }
 
     fn messages(
@@ -227,6 +251,14 @@ fn answer(text: String) -> Turns {
     Turns::Messages(vec![message("assistant", text)])
 }
 
+fn question(text: String) -> Result<Message, RowProblem> {
+    if text.is_empty() {
+        Err(RowProblem::Empty { field: "the question".to_owned() })
+    } else {
+        Ok(message("user", text))
+    }
+}
+
 fn system(row: &mut Row) -> Result<Option<String>, RowProblem> {
     let Some(column) = SYSTEM_COLUMNS.into_iter().find(|column| present(row, column).is_some()) else {
         return Ok(None);
@@ -266,6 +298,26 @@ fn not_empty(turns: Turns, field: &str) -> Result<Turns, RowProblem> {
     if turns.is_empty() { Err(RowProblem::Empty { field: field.to_owned() }) } else { Ok(turns) }
 }
 
+/// What an example answers.
+fn without_answer(example: Example) -> Result<(Turns, Context), RowProblem> {
+    let (prompt, context) = match example {
+        Example::Messages { mut messages, context, .. } => {
+            let answers = messages.iter().rev().take_while(|message| message["role"] == "assistant").count();
+            messages.truncate(messages.len() - answers);
+            (Turns::Messages(messages), context)
+        }
+        Example::PromptCompletion { prompt, context, .. }
+        | Example::Preference { prompt: Some(prompt), context, .. }
+        | Example::UnpairedPreference { prompt, context, .. }
+        | Example::PromptOnly { prompt, context, .. } => (prompt, context),
+        Example::Stepwise { prompt, .. } => (Turns::Text(prompt), Context::default()),
+        Example::Preference { prompt: None, .. } | Example::Text { .. } | Example::Tokens { .. } => {
+            return Err(RowProblem::Empty { field: "the prompt".to_owned() });
+        }
+    };
+    Ok((not_empty(prompt, "the prompt")?, context))
+}
+
 /// An instruction with its input after a blank line.
 fn instruction(row: &mut Row, column: &str, input: Option<&str>) -> Result<String, RowProblem> {
     let instruction = value::take_text(row, column)?;
@@ -288,17 +340,14 @@ fn joined(instruction: &str, input: &str) -> String {
 fn dialogue(
     row: &mut Row,
     mut prompt: Vec<Message>,
-    question: String,
+    asked: String,
     answered: String,
     context: Context,
 ) -> Result<Example, RowProblem> {
-    if question.is_empty() {
-        return Err(RowProblem::Empty { field: "the question".to_owned() });
-    }
+    prompt.push(question(asked)?);
     if answered.is_empty() {
         return Err(RowProblem::Empty { field: "the answer".to_owned() });
     }
-    prompt.push(message("user", question));
     let prompt = with_system(row, Turns::Messages(prompt))?;
     Ok(Example::PromptCompletion { prompt, completion: answer(answered), context })
 }

@@ -31,10 +31,21 @@ pub(crate) enum Layout {
     Alpaca { instruction: String, input: Option<String>, output: AlpacaOutput },
     Preference { prompt: Option<String>, chosen: String, rejected: String },
     UnpairedPreference { conversation: Option<String>, prompt: String, completion: String },
-    PromptOnly { prompt: String },
+    PromptOnly { asked: Asked },
     Stepwise,
     Text { column: String },
     Tokens,
+}
+
+/// What asks, in rows whose answer is yet to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Asked {
+    /// A column of text or messages.
+    Prompt(String),
+    /// A column of text that the user says, with its input.
+    Question { column: String, input: Option<String> },
+    /// What rows of another format ask, whose answers don't count.
+    Of(Box<Layout>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +68,8 @@ const QUESTION_ANSWER_COLUMNS: [(&str, &str); 8] = [
     ("user", "assistant"),
     ("instruction", "response"),
 ];
+/// Questions where no column holds a text that answers them, but perhaps what an answer is judged by.
+const QUESTION_COLUMNS: [&str; 4] = ["question", "query", "problem", "instruction"];
 
 struct Candidate {
     layout: Layout,
@@ -74,6 +87,10 @@ struct Candidate {
 /// If no format fits, or several do.
 pub fn detect(id: &RowId, row: &Row, wanted: &[Format], text_column: &str) -> Result<Detection, DataError> {
     let mut found = candidates(row, text_column);
+    // Only who needs no answer may take a question for all of the row: its answer may be null in this row alone.
+    if found.is_empty() && wanted == [Format::PromptOnly] {
+        found.extend(question(row));
+    }
     if found.is_empty() {
         let known = Format::ALL.map(Format::columns).join("; ");
         let problem = RowProblem::UnknownFormat { columns: columns_of(row), known };
@@ -105,16 +122,40 @@ impl Detection {
 
     /// The layout of rows whose format the user names.
     pub(crate) fn given(format: Format, row: &Row, text_column: &str) -> Self {
-        let layout = candidates(row, text_column)
-            .into_iter()
-            .map(|candidate| candidate.layout)
-            .find(|layout| layout.format() == format)
-            .unwrap_or_else(|| Layout::default_of(format, row, text_column));
+        let layouts = || candidates(row, text_column).into_iter().map(|candidate| candidate.layout);
+        let of_format = layouts().find(|layout| layout.format() == format);
+        let layout = of_format.unwrap_or_else(|| match format {
+            Format::PromptOnly => {
+                let asks = layouts().find(Layout::asks).map(Layout::without_answer);
+                asks.or_else(|| question(row).map(|found| found.layout)).unwrap_or_else(Layout::prompt)
+            }
+            _ => Layout::default_of(format, row, text_column),
+        });
         Self { format, reason: "it was asked for".to_owned(), layout }
+    }
+
+    /// Of rows with answers, what they answer.
+    pub(crate) fn without_answers(self) -> Self {
+        Self { layout: self.layout.without_answer(), ..self }
     }
 }
 
 impl Layout {
+    /// The definition of rows whose answer is yet to be written.
+    fn prompt() -> Self {
+        Self::PromptOnly { asked: Asked::Prompt("prompt".to_owned()) }
+    }
+
+    /// Whether there is something to answer in such rows.
+    fn asks(&self) -> bool {
+        !matches!(self, Self::Text { .. } | Self::Tokens)
+    }
+
+    fn without_answer(self) -> Self {
+        let asks = self.asks() && !matches!(self, Self::PromptOnly { .. });
+        if asks { Self::PromptOnly { asked: Asked::Of(Box::new(self)) } } else { self }
+    }
+
     pub(crate) fn format(&self) -> Format {
         match self {
             Self::Messages { .. } => Format::Messages,
@@ -156,7 +197,7 @@ impl Layout {
             Format::UnpairedPreference => {
                 Self::UnpairedPreference { conversation: None, prompt, completion: "completion".to_owned() }
             }
-            Format::PromptOnly => Self::PromptOnly { prompt },
+            Format::PromptOnly => Self::prompt(),
             Format::Stepwise => Self::Stepwise,
             Format::Text => Self::Text { column: text_column.to_owned() },
             Format::Tokens => Self::Tokens,
@@ -215,7 +256,7 @@ fn candidates(row: &Row, text_column: &str) -> Vec<Candidate> {
                 let by_definition = completion == "completion";
                 add(Layout::PromptCompletion { prompt, completion: completion.to_owned() }, reason, by_definition);
             }
-            None => add(Layout::PromptOnly { prompt }, "there is `prompt` and no answer".to_owned(), false),
+            None => add(Layout::prompt(), "there is `prompt` and no answer".to_owned(), false),
         }
     }
     if matches!(row.get(text_column), Some(Value::String(_))) {
@@ -223,6 +264,15 @@ fn candidates(row: &Row, text_column: &str) -> Vec<Candidate> {
         add(Layout::Text { column }, format!("`{text_column}` is text"), true);
     }
     found
+}
+
+/// A question whose answer is in no column that holds one.
+fn question(row: &Row) -> Option<Candidate> {
+    let column = QUESTION_COLUMNS.into_iter().find(|&column| present(row, column).is_some())?;
+    let input = ["input", "context"].into_iter().find(|&input| row.contains_key(input)).map(str::to_owned);
+    let reason = format!("there is `{column}`, and an answer is not needed");
+    let asked = Asked::Question { column: column.to_owned(), input };
+    Some(Candidate { layout: Layout::PromptOnly { asked }, reason, by_definition: false })
 }
 
 fn add_instructions(row: &Row, add: &mut impl FnMut(Layout, String, bool)) {
@@ -378,6 +428,16 @@ mod tests {
         let row = json!({"prompt": "a", "messages": turn, "chosen": turn, "rejected": turn});
         assert!(found(row.clone(), &[]).is_err());
         assert_eq!(found(row, &[Format::Preference]).unwrap().0, Format::Preference);
+    }
+
+    #[test]
+    fn who_needs_no_answer_takes_a_question() {
+        let row = json!({"question": "a", "solutions": ["b", "c"]});
+        assert!(found(row.clone(), &[]).is_err());
+        assert_eq!(found(row, &[Format::PromptOnly]).unwrap().0, Format::PromptOnly);
+        let row = json!({"question": "a", "answer": "b", "prompt": "c"});
+        assert_eq!(found(row.clone(), &[]).unwrap().0, Format::QuestionAnswer);
+        assert_eq!(found(row, &[Format::PromptOnly]).unwrap().0, Format::PromptOnly);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub enum Example {
         prompt: Turns,
         /// What else the template is given.
         context: Context,
+        /// The row's other columns as they are, all but `prompt` and `tools`: what an answer is judged by.
+        columns: Row,
     },
     /// An answer in steps.
     Stepwise {
@@ -173,8 +175,11 @@ impl Example {
                 put("label", label.into());
                 rest = context;
             }
-            Self::PromptOnly { prompt, context } => {
+            Self::PromptOnly { prompt, context, columns } => {
                 put("prompt", prompt.into_value());
+                for (column, value) in columns {
+                    put(&column, value);
+                }
                 rest = context;
             }
             Self::Stepwise { prompt, completions, labels } => {

@@ -4,65 +4,26 @@
 //! their rows are meant, the tokenizer, the template, the settings, and this crate's version. A changed byte anywhere is
 //! another name. An entry ends with a digest of itself, so that a damaged one is noticed and made again.
 
+mod record;
+
 use std::{
     borrow::Cow,
-    fs,
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{PreferencePair, PrepareOptions, Prepared, Report, SkippedRow, UnpairedCompletion, pipeline::Recipe};
-use crate::{DataError, Dataset, Detection, Format, RowId, Sequence};
+pub(super) use self::record::Record;
+use self::record::{Entry, damaged, write_bytes};
+use super::{PrepareOptions, Prepared, Report, SkippedRow, pipeline::Recipe};
+use crate::{DataError, Dataset, Detection, Format, RowId};
 
 /// Changes with what is written, so that entries of other versions are never read.
-const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 1");
-const DIGEST_BYTES: usize = 32;
-
-/// Something that the cache keeps: lists of 32-bit words.
-pub(super) trait Record: Sized {
-    fn lists(&self) -> Vec<Vec<u32>>;
-    /// `None` if it is none of these records.
-    fn from_lists(lists: Vec<Vec<u32>>) -> Option<Self>;
-}
-
-impl Record for Sequence {
-    fn lists(&self) -> Vec<Vec<u32>> {
-        let labels = self.labels.iter().map(|label| label.cast_unsigned()).collect();
-        // A document is shorter than 2^32 tokens: its ids are in memory.
-        vec![self.input_ids.clone(), labels, self.seq_lens.iter().map(|len| *len as u32).collect()]
-    }
-
-    fn from_lists(lists: Vec<Vec<u32>>) -> Option<Self> {
-        let [input_ids, labels, seq_lens] = lists.try_into().ok()?;
-        let labels = labels.into_iter().map(u32::cast_signed).collect();
-        Some(Self { input_ids, labels, seq_lens: seq_lens.into_iter().map(|len| len as usize).collect() })
-    }
-}
-
-impl Record for PreferencePair {
-    fn lists(&self) -> Vec<Vec<u32>> {
-        vec![self.prompt_ids.clone(), self.chosen_ids.clone(), self.rejected_ids.clone()]
-    }
-
-    fn from_lists(lists: Vec<Vec<u32>>) -> Option<Self> {
-        let [prompt_ids, chosen_ids, rejected_ids] = lists.try_into().ok()?;
-        Some(Self { prompt_ids, chosen_ids, rejected_ids })
-    }
-}
-
-impl Record for UnpairedCompletion {
-    fn lists(&self) -> Vec<Vec<u32>> {
-        vec![self.prompt_ids.clone(), self.completion_ids.clone(), vec![u32::from(self.label)]]
-    }
-
-    fn from_lists(lists: Vec<Vec<u32>>) -> Option<Self> {
-        let [prompt_ids, completion_ids, label] = lists.try_into().ok()?;
-        Some(Self { prompt_ids, completion_ids, label: label == [1] })
-    }
-}
+const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 2");
+const DIGEST_BYTES: u64 = 32;
 
 /// The file in which the cache keeps, or will keep, what a recipe makes of a dataset. `None` where there is no cache,
 /// or where the text depends on the time of day.
@@ -94,33 +55,56 @@ pub(super) fn entry<R: Recipe>(
 
 /// What an entry holds. `None` where there is none, or where it is damaged, which is said.
 pub(super) fn load<T: Record>(path: &Path) -> Result<Option<Prepared<T>>, DataError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+    let failed = DataError::read(path);
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
+        Err(source) => return Err(failed(source)),
     };
-    let prepared = decode(&bytes);
-    if prepared.is_none() {
-        tracing::warn!("the cached rows in `{}` are damaged and made again", path.display());
+    match decode(&file) {
+        Ok(prepared) => Ok(Some(prepared)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            tracing::warn!("the cached rows in `{}` are damaged and made again", path.display());
+            Ok(None)
+        }
+        Err(source) => Err(failed(source)),
     }
-    Ok(prepared)
 }
 
 /// Keeps what was made. The entry appears when it is whole.
 pub(super) fn store<T: Record>(path: &Path, prepared: &Prepared<T>) -> Result<(), DataError> {
     let failed = |source| DataError::Write { path: path.to_owned(), source };
-    let bytes = encode(prepared).map_err(io::Error::other).map_err(failed)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
     // Two runs may make the same entry.
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let write = || {
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(&bytes)?;
+        let mut out = BufWriter::new(Digested { file: File::create(&partial)?, digest: Sha256::new() });
+        encode(prepared, &mut out)?;
+        let Digested { mut file, digest } = out.into_inner()?;
+        file.write_all(&digest.finalize())?;
         file.sync_all()?;
         fs::rename(&partial, path)
     };
     write().map_err(failed)
+}
+
+/// A file, and the digest of what was written to it.
+struct Digested {
+    file: File,
+    digest: Sha256,
+}
+
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The report as it is kept.
@@ -130,12 +114,10 @@ struct Kept {
     skipped: Vec<(String, u64)>,
     skipped_rows: Vec<(RowId, String, String, u64)>,
     counts: [u64; 10],
-    /// Lists of each record.
-    lists: usize,
     records: usize,
 }
 
-fn encode<T: Record>(prepared: &Prepared<T>) -> Result<Vec<u8>, serde_json::Error> {
+fn encode<T: Record>(prepared: &Prepared<T>, out: &mut impl Write) -> io::Result<()> {
     let Report {
         files,
         rows,
@@ -169,36 +151,28 @@ fn encode<T: Record>(prepared: &Prepared<T>) -> Result<Vec<u8>, serde_json::Erro
             *without_trained_token,
             *diverging_prompts,
         ],
-        lists: prepared.examples.first().map_or(0, |example| example.lists().len()),
         records: prepared.examples.len(),
     };
-    let head = serde_json::to_vec(&kept)?;
-    let mut bytes = Vec::with_capacity(head.len() + 16);
-    bytes.extend((head.len() as u64).to_le_bytes());
-    bytes.extend(head);
-    for example in &prepared.examples {
-        for list in example.lists() {
-            bytes.extend((list.len() as u64).to_le_bytes());
-            list.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-        }
-    }
-    let digest = Sha256::digest(&bytes);
-    bytes.extend(digest);
-    Ok(bytes)
+    write_bytes(out, &serde_json::to_vec(&kept)?)?;
+    prepared.examples.iter().try_for_each(|example| example.write(out))
 }
 
-fn decode<T: Record>(bytes: &[u8]) -> Option<Prepared<T>> {
-    let (mut rest, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
-    if Sha256::digest(rest).as_slice() != digest {
-        return None;
+/// Reads the file twice, so that nothing is made of a damaged one, and no second copy of it is in memory.
+fn decode<T: Record>(mut file: &File) -> io::Result<Prepared<T>> {
+    let length = file.metadata()?.len().checked_sub(DIGEST_BYTES).ok_or_else(damaged)?;
+    let mut digest = Sha256::new();
+    io::copy(&mut file.take(length), &mut digest)?;
+    let mut expected = Vec::new();
+    file.read_to_end(&mut expected)?;
+    if digest.finalize().as_slice() != expected {
+        return Err(damaged());
     }
-    let head = usize::try_from(take_u64(&mut rest)?).ok()?;
-    let Kept { files, skipped, skipped_rows, counts, lists, records } =
-        serde_json::from_slice(rest.split_off(..head)?).ok()?;
-    let mut examples = Vec::with_capacity(records.min(bytes.len()));
-    for _ in 0..records {
-        let record: Option<Vec<Vec<u32>>> = (0..lists).map(|_| take_list(&mut rest)).collect();
-        examples.push(T::from_lists(record?)?);
+    file.rewind()?;
+    let mut entry = Entry::new(BufReader::new(file), length);
+    let Kept { files, skipped, skipped_rows, counts, records } = serde_json::from_slice(&entry.bytes()?)?;
+    let examples = (0..records).map(|_| T::read(&mut entry)).collect::<io::Result<Vec<_>>>()?;
+    if entry.left() > 0 {
+        return Err(damaged());
     }
     let [rows, filtered, not_sampled, num_examples, tokens, trained_tokens, truncated, tokens_cut, nothing, diverging] =
         counts;
@@ -219,16 +193,5 @@ fn decode<T: Record>(bytes: &[u8]) -> Option<Prepared<T>> {
         diverging_prompts: diverging,
         packing: None,
     };
-    Some(Prepared { examples, report })
-}
-
-fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
-    let word = bytes.split_off(..8)?;
-    Some(u64::from_le_bytes(word.try_into().ok()?))
-}
-
-fn take_list(bytes: &mut &[u8]) -> Option<Vec<u32>> {
-    let length = usize::try_from(take_u64(bytes)?).ok()?;
-    let words = bytes.split_off(..length.checked_mul(4)?)?;
-    Some(words.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
+    Ok(Prepared { examples, report })
 }

@@ -20,7 +20,15 @@ pub(super) trait Recipe: Sync {
     const FORMATS: &'static [Format];
     const NEEDED: &'static str;
 
+    /// Whether examples hold what is learned; not so where answers are yet to be written.
+    const LEARNS: bool = true;
+
     fn encoder(&self) -> &Encoder<'_>;
+
+    /// Rows to examples.
+    fn conversion(dataset: &Dataset, options: ConversionOptions) -> Conversion {
+        Conversion::wanting(Self::FORMATS, dataset, options)
+    }
 
     /// Refuses a dataset whose rows can't be used as the settings ask, by what one of them became.
     fn check(&self, row: &RowId, format: Format, example: &Example) -> Result<(), DataError>;
@@ -72,7 +80,7 @@ impl<'a, R: Recipe> Pipeline<'a, R> {
             dataset_text_field: options.dataset_text_field.clone(),
             on_bad_row: options.on_bad_row,
         };
-        Self { recipe, conversion: Conversion::wanting(R::FORMATS, dataset, options) }
+        Self { recipe, conversion: R::conversion(dataset, options) }
     }
 
     /// What the next rows became; nothing at the end.
@@ -115,7 +123,7 @@ where
     if let Some(path) = &options.rejected {
         prepared.report.write_rejected(dataset, path)?;
     }
-    prepared.report.check(dataset)?;
+    prepared.report.check(dataset, R::LEARNS)?;
     if let (Some(entry), false) = (entry, is_kept) {
         cache::store(&entry, &prepared)?;
     }
@@ -136,7 +144,7 @@ fn read<R: Recipe>(
             break;
         }
         for (id, outcomes) in rows {
-            prepared.take(id, outcomes, options.on_bad_row)?;
+            prepared.take::<R>(id, outcomes, options.on_bad_row)?;
         }
         progress(prepared.report.rows);
     }
@@ -158,14 +166,19 @@ fn check<R: Recipe>(recipe: &R, id: &RowId, detection: &Detection, example: Opti
     if example.is_conversational() && encoder.template.is_none() {
         return Err(DataError::NoTemplate { row: id.clone(), format });
     }
-    if example.is_text() && encoder.tokenizer.special_tokens().eos().is_none() {
+    if R::LEARNS && example.is_text() && encoder.tokenizer.special_tokens().eos().is_none() {
         return Err(DataError::NoEos { row: id.clone(), format });
     }
     recipe.check(id, format, example)
 }
 
-impl<T> Prepared<T> {
-    fn take(&mut self, row: RowId, outcomes: Outcomes<T>, on_bad_row: OnBadRow) -> Result<(), DataError> {
+impl<T: Send> Prepared<T> {
+    fn take<R: Recipe<Item = T>>(
+        &mut self,
+        row: RowId,
+        outcomes: Outcomes<T>,
+        on_bad_row: OnBadRow,
+    ) -> Result<(), DataError> {
         let report = &mut self.report;
         let index = report.rows;
         report.rows += 1;
@@ -187,7 +200,7 @@ impl<T> Prepared<T> {
                     report.examples += 1;
                     report.tokens += size.tokens as u64;
                     report.trained_tokens += size.trained_tokens as u64;
-                    report.without_trained_token += u64::from(size.trained_tokens == 0);
+                    report.without_trained_token += u64::from(R::LEARNS && size.trained_tokens == 0);
                     self.examples.push(item);
                 }
                 Outcome::LeftOut { problem, .. } => {

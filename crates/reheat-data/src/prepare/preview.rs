@@ -232,7 +232,7 @@ impl Recipe for AnyKind<'_> {
                 let single = self.answers.single(&prompt, completion, &context, label)?;
                 vec![single.map(|single| one(name)(single.sequence()))]
             }
-            Example::PromptOnly { prompt, context } => {
+            Example::PromptOnly { prompt, context, .. } => {
                 let input_ids = self.encoder().prompt(&prompt, &context)?;
                 let labels = vec![IGNORE_INDEX; input_ids.len()];
                 vec![Outcome::Item {

@@ -43,11 +43,11 @@ pub struct Report {
     pub skipped: BTreeMap<Cow<'static, str>, u64>,
     /// The rows left out.
     pub skipped_rows: Vec<SkippedRow>,
-    /// Examples that training takes, before they are packed: sequences, or pairs of answers.
+    /// Examples that training takes, before they are packed: sequences, pairs of answers, or prompts.
     pub examples: u64,
     /// Tokens in them.
     pub tokens: u64,
-    /// Tokens whose prediction is learned.
+    /// Tokens whose prediction is learned; none of prompts, whose answers are yet to be written.
     pub trained_tokens: u64,
     /// Examples that were cut.
     pub truncated: u64,
@@ -79,12 +79,12 @@ impl Report {
         self.skipped_rows.push(SkippedRow { row, reason, problem: problem.to_string(), index });
     }
 
-    /// An error where nothing is left to train on.
-    pub(super) fn check(&self, dataset: &Dataset) -> Result<(), DataError> {
+    /// An error where nothing is left to train on: no token that is learned, if examples hold any, or no example.
+    pub(super) fn check(&self, dataset: &Dataset, learns: bool) -> Result<(), DataError> {
         if self.rows == 0 && self.filtered == 0 {
             return Err(DataError::Empty { files: dataset.name().to_owned() });
         }
-        if self.trained_tokens > 0 {
+        if if learns { self.trained_tokens > 0 } else { self.examples > 0 } {
             return Ok(());
         }
         let mut reasons: Vec<String> = self.skipped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import datasets
+import peft
 import torch
 import transformers
 import trl
@@ -25,6 +26,8 @@ def main():
     parser.add_argument("--warmup", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--lora-r", type=int)
+    parser.add_argument("--packing", action="store_true")
     args = parser.parse_args()
 
     # Full fine-tuning in bf16 as TRL users run it on small machines: weights, gradients and moments in bf16.
@@ -40,6 +43,7 @@ def main():
             bf16=False,
             per_device_train_batch_size=1,
             max_length=args.seq_len,
+            packing=args.packing,
             max_steps=args.warmup + args.steps,
             learning_rate=args.learning_rate,
             gradient_checkpointing=args.gradient_checkpointing,
@@ -51,13 +55,22 @@ def main():
             disable_tqdm=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+        # Alpha and dropout as `trl sft --use_peft` has them.
+        lora = args.lora_r and peft.LoraConfig(
+            r=args.lora_r, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
         trainer = trl.SFTTrainer(
-            model, args=config, train_dataset=rows, processing_class=tokenizer, callbacks=[timer]
+            model,
+            args=config,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=lora or None,
+            callbacks=[timer],
         )
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     seconds = [after - before for before, after in zip(timer.ends, timer.ends[1:])][args.warmup - 1 :]
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, trl)}
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, trl, peft)}
     print(json.dumps({"step_seconds": seconds, "losses": losses, "versions": versions}))
 
 

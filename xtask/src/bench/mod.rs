@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: Reheat against what people use today, both in one run on one machine.
+//! `cargo xtask bench`: Reheat against what people use today, or against itself, both in one run on one machine.
 
 mod machine; // what the numbers were measured on
 mod measured; // a child process with its peak memory
@@ -6,6 +6,7 @@ mod report; // numbers -> Markdown and JSON
 mod data; // preparing rows against TRL with `datasets`
 mod sft; // supervised fine-tuning against TRL
 mod generate; // decoding against transformers
+mod compare; // two builds of Reheat
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ enum What {
     Sft(sft::SftArgs),
     /// Greedy decoding: `reheat generate` against transformers, on the same checkpoint and prompts
     Generate(generate::GenerateArgs),
+    /// A build of Reheat against another, in paired runs that tell a regression from noise
+    Compare(compare::CompareArgs),
 }
 
 /// Runs a benchmark.
@@ -38,6 +41,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         What::Data(args) => data::run(args),
         What::Sft(args) => sft::run(args),
         What::Generate(args) => generate::run(args),
+        What::Compare(args) => compare::run(args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench sft`: full fine-tuning, `reheat sft` against TRL's SFTTrainer.
+//! `cargo xtask bench sft`: `reheat sft` against TRL's SFTTrainer, full fine-tuning or LoRA, packed or not.
 //!
 //! Both read the same checkpoint with random weights and the same rows of random ids, in the same order, and log every
 //! step. The contenders take turns, so that a machine that becomes busy slows all of them.
@@ -41,6 +41,12 @@ pub(crate) struct SftArgs {
     /// Learning rate of both sides
     #[arg(long, default_value_t = 1e-5)]
     learning_rate: f64,
+    /// Train adapters of this rank on every dense layer, with the alpha and the dropout of TRL's command line
+    #[arg(long, value_name = "R")]
+    lora_r: Option<usize>,
+    /// Pack sequences of a half, a quarter and an eighth of a row, which fill rows without a gap
+    #[arg(long)]
+    packing: bool,
     /// Directory with a tokenizer, which both sides load; by default the one of the tests' tiny model
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
@@ -143,8 +149,10 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{text}");
     } else {
+        let what = args.lora_r.map_or("Full fine-tuning".to_owned(), |rank| format!("LoRA of rank {rank}"));
+        let packed = if args.packing { ", packed" } else { "" };
         let shape = args.like.name();
-        println!("Full fine-tuning, {shape} shape, 1 × {} tokens a step. {}.\n", args.seq_len, machine.line());
+        println!("{what}, {shape} shape, 1 × {} tokens a step{packed}. {}.\n", args.seq_len, machine.line());
         println!("{}", report::markdown(&ours, &rivals));
     }
     eprintln!("record: {}", path.display());
@@ -174,18 +182,22 @@ impl Rival {
     }
 }
 
-/// One row of random ids for every step.
+/// Random ids that make one row for every step.
 fn write_rows(args: &SftArgs, model: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let vocab_size = Qwen2Config::from_dir(model)?.vocab_size;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let steps = args.steps + usize::from(args.warmup);
+    // Best-fit decreasing packs such lengths without a gap, so that each step has `seq_len` tokens on both sides.
+    let parts: &[usize] = if args.packing { &[2, 4, 8, 8] } else { &[1] };
+    ensure!(args.seq_len.is_multiple_of(parts[parts.len() - 1]), "packing takes a seq-len that 8 divides");
     let mut text = String::new();
-    for _ in 0..steps {
-        let ids: Vec<usize> = (0..args.seq_len).map(|_| rng.random_range(0..vocab_size)).collect();
+    for part in parts.iter().cycle().take(parts.len() * steps) {
+        let ids: Vec<usize> = (0..args.seq_len / part).map(|_| rng.random_range(0..vocab_size)).collect();
         text.push_str(&json!({ "input_ids": ids }).to_string());
         text.push('\n');
     }
-    let path = dir.join(format!("rows-{}x{}.jsonl", steps, args.seq_len));
+    let packed = if args.packing { "-packed" } else { "" };
+    let path = dir.join(format!("rows-{}x{}{packed}.jsonl", steps, args.seq_len));
     fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
 }
@@ -211,6 +223,12 @@ fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Resu
         ("--gradient-checkpointing", "false".to_owned()),
     ] {
         command.args([flag, &value]);
+    }
+    if let Some(rank) = args.lora_r {
+        command.args(["--use-peft", "--lora-target-modules", "all-linear", "--lora-r", &rank.to_string()]);
+    }
+    if args.packing {
+        command.arg("--packing");
     }
     command.args(&args.reheat_args);
     let measured = measured::run(&mut command)?;
@@ -244,6 +262,12 @@ fn trl(args: &SftArgs, rival: Rival, model: &Path, rows: &Path) -> anyhow::Resul
     }
     if rival == Rival::F32Checkpointing {
         command.arg("--gradient-checkpointing");
+    }
+    if let Some(rank) = args.lora_r {
+        command.args(["--lora-r", &rank.to_string()]);
+    }
+    if args.packing {
+        command.arg("--packing");
     }
     let measured = measured::run(&mut command)?;
     let last = measured.stdout.lines().last().unwrap_or_default();

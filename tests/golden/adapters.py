@@ -5,20 +5,16 @@ and `values/lora.json` with training runs that start from the adapters called `i
 """
 
 import json
-import os
 import shutil
-import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# First, since it keeps the libraries offline.
+from reference import FIXTURES, last_logits, load, provenance, train, trainer, write
 
 import datasets
 import peft
 import torch
 import transformers
 import trl
-
-from reference import FIXTURES, load, numbers, provenance, write
 
 SEED = 7
 MODEL = "tied-grouped"
@@ -66,16 +62,16 @@ def main():
         if not name.startswith("init-"):
             randomise(model)
         save(model, ADAPTERS / name)
-        cases[name] = {"logits": numbers(logits(model))}
+        cases[name] = {"logits": last_logits(model, INPUT_IDS)}
         if name.startswith("init-"):
-            runs[name] = train(ADAPTERS / name)
+            runs[name] = run(ADAPTERS / name)
         else:
-            cases[name]["merged_logits"] = numbers(logits(model.merge_and_unload()))
+            cases[name]["merged_logits"] = last_logits(model.merge_and_unload(), INPUT_IDS)
     record = provenance(SEED, peft=peft.__version__)
     write("adapters", {**record, "model": MODEL, "input_ids": INPUT_IDS, "cases": cases})
     record = provenance(SEED, peft=peft.__version__, trl=trl.__version__, datasets=datasets.__version__)
-    run = {**record, "model": MODEL, "probe_ids": INPUT_IDS, "metrics": METRICS, "settings": TRAINING}
-    write("lora", {**run, "rows": rows(), "cases": runs})
+    shared = {**record, "model": MODEL, "probe_ids": INPUT_IDS, "metrics": METRICS, "settings": TRAINING}
+    write("lora", {**shared, "rows": rows(), "cases": runs})
 
 
 @torch.no_grad()
@@ -100,37 +96,14 @@ def save(model, directory):
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-@torch.no_grad()
-def logits(model):
-    return model(torch.tensor([INPUT_IDS])).logits[0, -1]
-
-
-def train(directory):
+def run(directory):
     transformers.set_seed(SEED)
     model = peft.PeftModel.from_pretrained(load(MODEL), directory, is_trainable=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
-    with tempfile.TemporaryDirectory() as output_dir:
-        config = trl.SFTConfig(
-            output_dir=output_dir,
-            seed=SEED,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            **TRAINING,
-        )
-        dataset = datasets.Dataset.from_list([{"input_ids": ids} for ids in rows()])
-        trainer = trl.SFTTrainer(model, args=config, train_dataset=dataset, processing_class=tokenizer)
-        trainer.train()
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    steps = [[float(f"{entry[key]:.9g}") for key in METRICS] for entry in history]
+    dataset = [{"input_ids": ids} for ids in rows()]
+    with trainer(trl.SFTTrainer, trl.SFTConfig, model, dataset, SEED, TRAINING) as sft:
+        steps = train(sft, METRICS)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return {"trained_parameters": trained, "steps": steps, "probe_logits": numbers(logits(trainer.model.eval()))}
+    return {"trained_parameters": trained, "steps": steps, "probe_logits": last_logits(sft.model, INPUT_IDS)}
 
 
 def rows():

@@ -6,19 +6,15 @@ logits that the trained model gives for a probe.
 """
 
 import itertools
-import os
-import tempfile
 from types import SimpleNamespace
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# First, since it keeps the libraries offline.
+from reference import last_logits, load, numbers, provenance, train, trainer, write
 
 import datasets
 import torch
 import transformers
 import trl
-
-from reference import FIXTURES, load, numbers, provenance, write
 
 SEED = 42
 MODEL = "tied-grouped"
@@ -90,7 +86,7 @@ def main():
     runs = {}
     for name, (rows, changes) in RUNS.items():
         settings = {**COMMON, **changes}
-        runs[name] = {"settings": settings, **train(rows, settings)}
+        runs[name] = {"settings": settings, **run(rows, settings)}
     record = provenance(SEED, trl=trl.__version__, datasets=datasets.__version__)
     write(
         "dpo",
@@ -106,38 +102,17 @@ def main():
     )
 
 
-def trainer(rows, output_dir, **settings):
+def dpo_trainer(rows, settings):
     transformers.set_seed(SEED)
-    model = load(MODEL)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
-    config = trl.DPOConfig(
-        output_dir=output_dir,
-        seed=SEED,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        **settings,
-    )
-    rows = datasets.Dataset.from_list(TEXT if rows == "text" else conversations())
-    return trl.DPOTrainer(model, args=config, train_dataset=rows, processing_class=tokenizer)
+    rows = TEXT if rows == "text" else conversations()
+    return trainer(trl.DPOTrainer, trl.DPOConfig, load(MODEL), rows, SEED, settings)
 
 
-def train(rows, settings):
-    with tempfile.TemporaryDirectory() as output_dir:
-        dpo = trainer(rows, output_dir, **settings)
+def run(rows, settings):
+    with dpo_trainer(rows, settings) as dpo:
         pairs = [[row[key] for key in ("prompt_ids", "chosen_ids", "rejected_ids")] for row in dpo.train_dataset]
-        dpo.train()
-        history = [entry for entry in dpo.state.log_history if "loss" in entry]
-    steps = [[float(f"{entry[key]:.9g}") for key in METRICS] for entry in history]
-    with torch.no_grad():
-        logits = dpo.model.eval()(torch.tensor([PROBE])).logits[0, -1]
-    return {"pairs": pairs, "steps": steps, "probe_logits": numbers(logits)}
+        steps = train(dpo, METRICS)
+    return {"pairs": pairs, "steps": steps, "probe_logits": last_logits(dpo.model, PROBE)}
 
 
 def losses():
@@ -166,8 +141,7 @@ def losses():
     cases.append(dict(loss_type=["discopop"], discopop_tau=0.2))
     cases.append(dict(loss_type=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0]))
     cases.append(dict(loss_type=["sigmoid", "nca_pair"], use_weighting=True, loss_weights=[0.5, 2.0], ld_alpha=0.7))
-    with tempfile.TemporaryDirectory() as output_dir:
-        dpo = trainer("text", output_dir)
+    with dpo_trainer("text", {}) as dpo:
         results = [{"settings": case, **loss(dpo, tensors, case)} for case in cases]
     keys = ("logprobs", "log_sum_sq_probs", "entropy", "mean_logit", "is_top1", "ref_chosen", "ref_rejected")
     return {"lengths": LENGTHS, **{key: tensors[key] for key in keys}, "cases": results}

@@ -4,18 +4,12 @@ Every case holds what was set, the rows as they were trained on, what was logged
 trained model gives for a probe. A metric that a step does not have, as of good answers where all are bad, is null.
 """
 
-import os
-import tempfile
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# First, since it keeps the libraries offline.
+from reference import last_logits, load, provenance, train, trainer, write
 
 import datasets
-import torch
 import transformers
 import trl
-
-from reference import FIXTURES, load, numbers, provenance, write
 
 SEED = 42
 MODEL = "tied-grouped"
@@ -47,41 +41,18 @@ ROWS = [
 
 
 def main():
-    runs = {name: {"settings": {**COMMON, **changes}, **train({**COMMON, **changes})} for name, changes in RUNS.items()}
+    runs = {name: {"settings": {**COMMON, **changes}, **run({**COMMON, **changes})} for name, changes in RUNS.items()}
     record = provenance(SEED, trl=trl.__version__, datasets=datasets.__version__)
     write("kto", {**record, "model": MODEL, "probe_ids": PROBE, "metrics": METRICS, "runs": runs})
 
 
-def train(settings):
+def run(settings):
     transformers.set_seed(SEED)
-    model = load(MODEL)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
     rows = [dict(zip(("prompt", "completion", "label"), row)) for row in ROWS]
-    with tempfile.TemporaryDirectory() as output_dir:
-        config = trl.KTOConfig(
-            output_dir=output_dir,
-            seed=SEED,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            **settings,
-        )
-        dataset = datasets.Dataset.from_list(rows)
-        kto = trl.KTOTrainer(model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    with trainer(trl.KTOTrainer, trl.KTOConfig, load(MODEL), rows, SEED, settings) as kto:
         answers = [[row["prompt_ids"], row["completion_ids"], row["label"]] for row in kto.train_dataset]
-        kto.train()
-        history = [entry for entry in kto.state.log_history if "loss" in entry]
-    number = lambda value: None if value is None else float(f"{value:.9g}")
-    steps = [[number(entry.get(key)) for key in METRICS] for entry in history]
-    with torch.no_grad():
-        logits = kto.model.eval()(torch.tensor([PROBE])).logits[0, -1]
-    return {"answers": answers, "steps": steps, "probe_logits": numbers(logits)}
+        steps = train(kto, METRICS)
+    return {"answers": answers, "steps": steps, "probe_logits": last_logits(kto.model, PROBE)}
 
 
 if __name__ == "__main__":

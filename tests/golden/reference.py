@@ -1,9 +1,16 @@
 """What the golden scripts share: where files lie, how values are written, and what they were made with."""
 
+import contextlib
 import json
+import os
 import platform
+import tempfile
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import datasets
 import torch
 import transformers
 
@@ -69,3 +76,44 @@ def load(name, dtype=torch.float32):
         FIXTURES / name, dtype=dtype, attn_implementation="eager"
     )
     return model.eval()
+
+
+def tokenizer(name):
+    """The tokenizer of a fixture."""
+    return transformers.AutoTokenizer.from_pretrained(FIXTURES / name)
+
+
+@contextlib.contextmanager
+def trainer(trainer_class, config_class, model, rows, seed, settings, tokenizer_of="tied-grouped"):
+    """One of TRL's trainers in f32 on rows in their order, that logs every step and saves nothing."""
+    with tempfile.TemporaryDirectory() as output_dir:
+        config = config_class(
+            output_dir=output_dir,
+            seed=seed,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            train_sampling_strategy="sequential",
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            **settings,
+        )
+        dataset = datasets.Dataset.from_list(rows)
+        yield trainer_class(model, args=config, train_dataset=dataset, processing_class=tokenizer(tokenizer_of))
+
+
+def train(trainer, metrics):
+    """Trains; what was logged at each step, in the order of `metrics`, null where a step lacks one."""
+    trainer.train()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    number = lambda value: None if value is None else float(f"{value:.9g}")
+    return [[number(entry.get(key)) for key in metrics] for entry in history]
+
+
+@torch.no_grad()
+def last_logits(model, input_ids):
+    """Logits after the last of the ids."""
+    return numbers(model.eval()(torch.tensor([input_ids])).logits[0, -1])

@@ -3,17 +3,12 @@
 Every case holds the rows, the settings and the columns that training reads. Nothing is trained.
 """
 
-import os
-import tempfile
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# First, since it keeps the libraries offline.
+from reference import load, provenance, trainer, write
 
 import datasets
 import transformers
 import trl
-
-from reference import FIXTURES, load, provenance, write
 
 SEED = 42
 MODEL = "tied-grouped"
@@ -127,8 +122,8 @@ COLUMNS = ["input_ids", "labels", "seq_lengths", "prompt_ids", "chosen_ids", "re
 
 def main():
     cases = {}
-    for name, (trainer, rows, settings) in CASES.items():
-        cases[name] = {"trainer": trainer, "rows": rows, "settings": settings, "prepared": prepared(trainer, rows, settings)}
+    for name, (method, rows, settings) in CASES.items():
+        cases[name] = {"trainer": method, "rows": rows, "settings": settings, "prepared": prepared(method, rows, settings)}
     record = provenance(SEED, trl=trl.__version__, datasets=datasets.__version__)
     write("rows", {**record, "model": MODEL, "cases": cases})
 
@@ -142,18 +137,10 @@ def prepared(name, rows, settings):
         "dpo": (trl.DPOTrainer, trl.DPOConfig),
         "kto": (trl.KTOTrainer, trl.KTOConfig),
     }
-    trainer_class, config_class = trainers[name]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
-    with tempfile.TemporaryDirectory() as output_dir:
-        config = config_class(
-            output_dir=output_dir, seed=SEED, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
-            per_device_train_batch_size=2, **{"max_length": 1024, **settings},
-        )
-        trainer = trainer_class(
-            load(MODEL), args=config, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer
-        )
-        columns = [column for column in COLUMNS if column in trainer.train_dataset.column_names]
-        return [{column: row[column] for column in columns} for row in trainer.train_dataset]
+    settings = {"per_device_train_batch_size": 2, "max_length": 1024, **settings}
+    with trainer(*trainers[name], load(MODEL), rows, SEED, settings) as made:
+        columns = [column for column in COLUMNS if column in made.train_dataset.column_names]
+        return [{column: row[column] for column in columns} for row in made.train_dataset]
 
 
 def prompted(rows):

@@ -5,18 +5,14 @@ that the trained model gives for a probe.
 """
 
 import json
-import os
-import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# First, since it keeps the libraries offline.
+from reference import FIXTURES, last_logits, load, provenance, train, trainer, write
 
 import datasets
 import torch
 import transformers
 import trl
-
-from reference import FIXTURES, load, numbers, provenance, write
 
 SEED = 42
 MODEL = "tied-grouped"
@@ -74,54 +70,31 @@ def main():
     cases = {}
     for name, (rows, changes) in CASES.items():
         settings = {**COMMON, **changes}
-        cases[name] = {"rows": rows, "settings": settings, **train(rows, settings)}
+        cases[name] = {"rows": rows, "settings": settings, **run(rows, settings)}
     record = provenance(SEED, trl=trl.__version__, datasets=datasets.__version__)
     write("sft", {**record, "model": MODEL, "probe_ids": PROBE, "metrics": METRICS, "cases": cases})
 
 
-def train(rows, settings):
+def run(rows, settings):
     transformers.set_seed(SEED)
-    model = load(MODEL)
     # SFTTrainer trains what it is given: the dropout rates of Qwen2 are 0, so train and eval mode agree.
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
-    with tempfile.TemporaryDirectory() as output_dir:
-        config = trl.SFTConfig(
-            output_dir=output_dir,
-            seed=SEED,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            train_sampling_strategy="sequential",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            **settings,
-        )
-        trainer = trl.SFTTrainer(model, args=config, train_dataset=dataset(rows), processing_class=tokenizer)
-        columns = trainer.train_dataset.column_names
+    with trainer(trl.SFTTrainer, trl.SFTConfig, load(MODEL), dataset(rows), SEED, settings) as sft:
+        columns = sft.train_dataset.column_names
         sequences = [
             {key: row[key] for key in ("input_ids", "labels", "seq_lengths") if key in columns}
-            for row in trainer.train_dataset
+            for row in sft.train_dataset
         ]
-        trainer.train()
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    steps = [[float(f"{entry[key]:.9g}") for key in METRICS] for entry in history]
-    with torch.no_grad():
-        logits = trainer.model.eval()(torch.tensor([PROBE])).logits[0, -1]
-    return {"sequences": sequences, "steps": steps, "probe_logits": numbers(logits)}
+        steps = train(sft, METRICS)
+    return {"sequences": sequences, "steps": steps, "probe_logits": last_logits(sft.model, PROBE)}
 
 
 def dataset(rows):
     if rows == "conversations":
         lines = (FIXTURES / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
-        return datasets.Dataset.from_list([json.loads(line) for line in lines])
+        return [json.loads(line) for line in lines]
     generator = torch.Generator().manual_seed(SEED)
     lengths = [5, 19, 3, 12, 4, 27, 6, 10, 8, 2, 16, 31]
-    return datasets.Dataset.from_list(
-        [{"input_ids": torch.randint(0, 256, (length,), generator=generator).tolist()} for length in lengths]
-    )
+    return [{"input_ids": torch.randint(0, 256, (length,), generator=generator).tolist()} for length in lengths]
 
 
 if __name__ == "__main__":

@@ -23,10 +23,20 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "save_only_model",
 ];
 
-/// Settings that say which rows a step has: with others, some rows would be seen twice and some never. And the
-/// optimizer, whose moments another one cannot use.
-const FIXED: [&str; 5] =
-    ["per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy", "seed", "optim"];
+/// Settings that say which rows a step has: with others, some rows would be seen twice and some never. The optimizer,
+/// whose moments another one cannot use. And those that say which parameters are trained.
+const FIXED: [&str; 10] = [
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "train_sampling_strategy",
+    "seed",
+    "optim",
+    "lora_r",
+    "lora_target_modules",
+    "lora_modules_to_save",
+    "use_dora",
+    "rank_pattern",
+];
 
 /// A setting that a resumed run has with another value.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +57,7 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Compares settings, and refuses those that the rows of the steps depend on.
+/// Compares settings, and refuses those that the rows of the steps or the trained parameters depend on.
 pub(crate) fn compare(
     settings: (&Map<String, Value>, &Map<String, Value>),
     identity: (&Map<String, Value>, &Map<String, Value>),

@@ -3,18 +3,18 @@
 //! Weights and moments are bits, counters are numbers, and the rows and the randomness of every step follow from its
 //! number and the seed: so a run that is taken up again ends in the same bytes as one that was never stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use reheat_model::{NamedTensor, TensorFile, WeightDtype, parameter_name, write_tensors};
-use serde::{Deserialize, Serialize};
+use reheat_model::{NamedTensor, Qwen2, TensorFile, WeightDtype, map_parameters, parameter_name, write_tensors};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::optimizer::Moment;
 use crate::progress::Progress;
-use crate::{TrainError, disk, exact, integrity};
+use crate::{MethodState, TrainError, disk, exact, integrity};
 
 /// Counters, settings and rows so far.
 const STATE: &str = "training_state.json";
@@ -22,8 +22,19 @@ const STATE: &str = "training_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// The trained parameters in f32 by their names, where the model's own files hold them rounded or as an adapter.
 const MASTER: &str = "master.safetensors";
+/// What the method carries from step to step, as JSON and as tensors.
+const METHOD: MethodFiles = MethodFiles { values: "method_state.json", tensors: "method_state.safetensors" };
+/// The same of the method on the evaluation rows.
+const EVALUATION: MethodFiles =
+    MethodFiles { values: "evaluation_state.json", tensors: "evaluation_state.safetensors" };
 /// Name of a checkpoint's directory, before the step.
 pub(crate) const PREFIX: &str = "checkpoint-";
+
+/// Where the state of a method is.
+struct MethodFiles {
+    values: &'static str,
+    tensors: &'static str,
+}
 
 /// Everything in [`STATE`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,18 +58,53 @@ pub(crate) fn write_state(
     disk::write(&dir.join(STATE), (exact::to_string(state) + "\n").as_bytes())?;
     let moments: Vec<NamedTensor> = moments
         .into_iter()
-        .map(|moment| NamedTensor {
-            name: format!("{}.{}", moment.parameter, moment.kind),
-            shape: vec![moment.values.shape().num_elements()],
-            dtype: own_dtype(&moment.values),
-            values: moment.values,
-        })
+        .map(|moment| flat_tensor(format!("{}.{}", moment.parameter, moment.kind), moment.values))
         .collect();
     write_tensors(&dir.join(OPTIMIZER), &moments)?;
     if !master.is_empty() {
         write_tensors(&dir.join(MASTER), master)?;
     }
     Ok(())
+}
+
+/// Writes what the method, and the method on the evaluation rows, carry from step to step.
+pub(crate) fn write_method_states(
+    dir: &Path,
+    method: MethodState,
+    evaluation: Option<MethodState>,
+) -> Result<(), TrainError> {
+    METHOD.write(dir, method)?;
+    evaluation.map_or(Ok(()), |state| EVALUATION.write(dir, state))
+}
+
+impl MethodFiles {
+    fn write(&self, dir: &Path, state: MethodState) -> Result<(), TrainError> {
+        if !state.values.is_empty() {
+            disk::write(&dir.join(self.values), (exact::to_string(&state.values) + "\n").as_bytes())?;
+        }
+        if !state.tensors.is_empty() {
+            let tensors: Vec<_> = state.tensors.into_iter().map(|(name, values)| flat_tensor(name, values)).collect();
+            write_tensors(&dir.join(self.tensors), &tensors)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, checkpoint: &Checkpoint, device: &Device) -> Result<MethodState, TrainError> {
+        let mut state = MethodState::default();
+        if checkpoint.dir.join(self.values).is_file() {
+            state.values = checkpoint.read_json(self.values)?;
+        }
+        let tensors = checkpoint.dir.join(self.tensors);
+        if tensors.is_file() {
+            state.tensors = read_tensors(&[tensors], device)?;
+        }
+        Ok(state)
+    }
+}
+
+/// A tensor that keeps its bits.
+fn flat_tensor(name: String, values: Tensor<1>) -> NamedTensor {
+    NamedTensor { name, shape: vec![values.shape().num_elements()], dtype: own_dtype(&values), values }
 }
 
 fn own_dtype(values: &Tensor<1>) -> WeightDtype {
@@ -129,10 +175,24 @@ impl Checkpoint {
     }
 
     pub(crate) fn state(&self) -> Result<TrainingState, TrainError> {
-        let path = self.dir.join(STATE);
+        self.read_json(STATE)
+    }
+
+    fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, TrainError> {
         let damaged = |reason: String| TrainError::Damaged { dir: self.dir.clone(), reason };
-        let text = fs::read_to_string(&path).map_err(|error| damaged(format!("`{STATE}` cannot be read: {error}")))?;
-        exact::from_str(&text).map_err(|error| damaged(format!("`{STATE}` is of another version: {error}")))
+        let text = fs::read_to_string(self.dir.join(name))
+            .map_err(|error| damaged(format!("`{name}` cannot be read: {error}")))?;
+        exact::from_str(&text).map_err(|error| damaged(format!("`{name}` is of another version: {error}")))
+    }
+
+    /// What the method carries from step to step.
+    pub(crate) fn method_state(&self, device: &Device) -> Result<MethodState, TrainError> {
+        METHOD.read(self, device)
+    }
+
+    /// What the method on the evaluation rows carries from step to step.
+    pub(crate) fn evaluation_state(&self, device: &Device) -> Result<MethodState, TrainError> {
+        EVALUATION.read(self, device)
     }
 
     /// The trained parameters by name.
@@ -160,10 +220,35 @@ impl Checkpoint {
         Ok(paths
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.ends_with(".safetensors") && name != OPTIMIZER
+                name.ends_with(".safetensors") && ![OPTIMIZER, METHOD.tensors, EVALUATION.tensors].contains(&&*name)
             })
             .collect())
     }
+}
+
+/// Puts saved weights in place of a model's, each in the type that it has there.
+///
+/// # Errors
+/// What is wrong: weights of another size, and those that are `required` and not there.
+pub(crate) fn take_weights(
+    model: Qwen2,
+    mut weights: BTreeMap<String, Tensor<1>>,
+    required: &BTreeSet<String>,
+) -> (Qwen2, Result<(), String>) {
+    let mut faults = Vec::new();
+    let model = map_parameters(model, "", |name, value| match weights.remove(name) {
+        Some(saved) if saved.dims() == value.dims() => saved.cast(value.dtype()),
+        Some(saved) => {
+            faults.push(format!("`{name}` has {} numbers, the model {}", saved.dims()[0], value.dims()[0]));
+            value
+        }
+        None if required.contains(name) => {
+            faults.push(format!("`{name}` is missing"));
+            value
+        }
+        None => value,
+    });
+    (model, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
 }
 
 fn read_tensors(files: &[PathBuf], device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {

@@ -88,7 +88,7 @@ pub enum TrainError {
     /// A callback could not go on.
     #[error("{0}")]
     Callback(String),
-    /// A run cannot be continued with settings that decide which rows its steps have.
+    /// A run cannot be continued with settings that decide which rows its steps have, or what is trained.
     #[error("the run to resume had other settings: {}", .0.join("; "))]
     Changed(Vec<String>),
     /// The model could not be saved.

@@ -67,7 +67,7 @@ pub use self::{
     integrity::hash_of,
     kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
     logger::{JsonLines, Logger},
-    method::{BatchGradient, Measures, Method, Objective, StepContext, TokenGradient},
+    method::{BatchGradient, Measures, Method, MethodState, Objective, StepContext, TokenGradient},
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
     model_card::ModelCard,
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},

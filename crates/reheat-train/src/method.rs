@@ -58,6 +58,21 @@ pub trait Method {
     /// Derivative of the step's loss with respect to the log-probabilities of a micro-batch.
     fn objective<'a>(&'a self, batch: &'a Self::Batch, num_items_in_batch: u64) -> Objective<'a>;
 
+    /// What the method carries from one step to the next beside its rows and settings: nothing, unless it says so.
+    ///
+    /// It becomes part of every checkpoint.
+    fn state(&self) -> MethodState {
+        MethodState::default()
+    }
+
+    /// Takes up what [`state`](Self::state) gave when the checkpoint was saved; empty where it gave nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the state.
+    fn restore(&mut self, _state: MethodState) -> Result<(), String> {
+        Ok(())
+    }
+
     /// The perplexity that belongs to a loss, where the loss is a mean negative log-likelihood.
     fn perplexity(&self, _loss: f64) -> Option<f64> {
         None
@@ -67,6 +82,23 @@ pub trait Method {
     ///
     /// Also called in evaluation, with `num_items_in_batch` 1: then the loss is a sum.
     fn measure(&self, batch: &Self::Batch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures;
+}
+
+/// What a method carries from step to step. It comes back from a checkpoint bit for bit.
+#[derive(Debug, Clone, Default)]
+pub struct MethodState {
+    /// Counters, token ids, settings that change: anything that is JSON. Numbers that may not be finite belong into
+    /// tensors.
+    pub values: Map<String, Value>,
+    /// Tensors of f32, f16 or bf16 by name, flattened to `[elements]`; on the model's device when they come back.
+    pub tensors: BTreeMap<String, Tensor<1>>,
+}
+
+impl MethodState {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.tensors.is_empty()
+    }
 }
 
 /// What a method may know of the step whose batches it makes.

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use reheat_data::Sequence;
-use reheat_model::{LoraConfig, Qwen2, Qwen2Config, WeightDtype, for_each_parameter};
+use reheat_data::{PreferencePair, Sequence};
+use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules, WeightDtype, for_each_parameter};
 use reheat_train::{
-    Callback, Checkpoint, Control, JsonLines, LogRow, NoCallback, RunDir, SaveStrategy, Sft, SftConfig, TrainError,
-    Trainer, TrainingConfig,
+    Callback, Checkpoint, Control, Dpo, DpoConfig, IntervalStrategy, JsonLines, LogRow, NoCallback, Reference, RunDir,
+    SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig,
 };
 
 const STEPS: u64 = 9;
@@ -139,6 +139,52 @@ fn resumed_adapters_are_uninterrupted() {
     assert_eq!(ours, expected);
 }
 
+/// A reference that follows the policy is part of a checkpoint, that of the evaluation rows too.
+#[test]
+fn a_resumed_reference_is_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = |count: u32| -> Vec<PreferencePair> {
+        let pair = |row: u32| PreferencePair {
+            prompt_ids: vec![row, row + 1],
+            chosen_ids: (0..2 + row % 3).map(|i| (row * 7 + i) % 64).collect(),
+            rejected_ids: (0..4 - row % 2).map(|i| (row * 3 + i * 5) % 64).collect(),
+        };
+        (0..count).map(pair).collect()
+    };
+    let trainer = |dir: &Path, seed| {
+        let mut config = config();
+        config.eval_strategy = IntervalStrategy::Steps;
+        config.eval_steps = Some(2);
+        let mut settings = DpoConfig::default();
+        settings.sync_ref_model = true;
+        settings.ref_model_sync_steps = 2;
+        let dpo =
+            |count, seed| Dpo::new(pairs(count), settings.clone(), Reference::Model(Box::new(model(seed)))).unwrap();
+        Trainer::new(model(seed), dpo(7, seed), config)
+            .unwrap()
+            .with_evaluation(dpo(3, seed))
+            .unwrap()
+            .with_run_dir(RunDir::create(dir, Vec::new()).unwrap())
+    };
+    let whole_dir = folder.path().join("whole");
+    let mut whole = trainer(&whole_dir, 5);
+    whole.train(&mut NoCallback).unwrap();
+    for stop in [1, 3, 4, 7] {
+        let dir = folder.path().join(format!("stopped-{stop}"));
+        trainer(&dir, 5).train(&mut StopAfter(stop)).unwrap();
+        let mut resumed = trainer(&dir, 6);
+        resumed.resume(&Checkpoint::newest(&dir).unwrap().0).unwrap();
+        resumed.train(&mut NoCallback).unwrap();
+        let (ours, expected) = (files(&dir.join("checkpoint-9")), files(&whole_dir.join("checkpoint-9")));
+        assert!(
+            expected.contains_key("method_state.safetensors") && expected.contains_key("evaluation_state.safetensors")
+        );
+        assert_eq!(ours, expected, "stopped at {stop}");
+        let losses = |trainer: &Trainer<Dpo>| trainer.evaluations().iter().map(|row| row.loss).collect::<Vec<_>>();
+        assert_eq!(losses(&resumed), losses(&whole), "stopped at {stop}");
+    }
+}
+
 /// Rows that were logged after the checkpoint, before the run was killed, are not there twice.
 #[test]
 fn metrics_after_the_checkpoint_are_forgotten() {
@@ -198,6 +244,35 @@ fn what_decides_the_rows_of_a_step_must_be_the_same() {
     let told: Vec<_> = changes.iter().map(|change| (change.to_string(), change.has_effect)).collect();
     let expected = [("learning_rate was 0.01, is 0.001", true), ("save_strategy was \"steps\", is \"no\"", false)];
     assert_eq!(told, expected.map(|(text, effect)| (text.to_owned(), effect)));
+}
+
+#[test]
+fn which_parameters_are_trained_must_be_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = |lora: Option<LoraConfig>| {
+        let model = model(5);
+        let model = match lora {
+            Some(lora) => model.with_lora(lora, "base", 1).unwrap(),
+            None => model,
+        };
+        Trainer::new(model, Sft::new(rows(), SftConfig::default()), config())
+            .unwrap()
+            .with_run_dir(RunDir::create(folder.path(), Vec::new()).unwrap())
+    };
+    let names = |names: &[&str]| TargetModules::Names(names.iter().map(|name| (*name).to_owned()).collect());
+    let lora = LoraConfig { r: 2, target_modules: names(&["v_proj", "q_proj"]), ..LoraConfig::default() };
+    trainer(Some(lora.clone())).train(&mut StopAfter(3)).unwrap();
+    let (checkpoint, _) = Checkpoint::newest(folder.path()).unwrap();
+
+    let refused = |lora| trainer(lora).resume(&checkpoint).unwrap_err().to_string();
+    let wider = LoraConfig { r: 4, target_modules: TargetModules::AllLinear, ..lora.clone() };
+    let error = refused(Some(wider));
+    assert!(error.contains("lora_r was 2, is 4; lora_target_modules was [\"q_proj\",\"v_proj\"], is"), "{error}");
+    assert!(refused(None).contains("lora_r was 2, is null"), "{}", refused(None));
+
+    let louder = LoraConfig { lora_alpha: 3.0, target_modules: names(&["q_proj", "v_proj"]), ..lora };
+    let changes = trainer(Some(louder)).resume(&checkpoint).unwrap();
+    assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["lora_alpha was 8.0, is 3.0"]);
 }
 
 #[test]

@@ -88,7 +88,8 @@ impl TargetModules {
         }
     }
 
-    fn to_json(&self) -> Value {
+    /// As `adapter_config.json` holds it.
+    pub fn to_json(&self) -> Value {
         match self {
             // PEFT spells the word out too, and not every reader of its files knows it.
             Self::AllLinear => json!(DENSE_LAYERS),

@@ -3,12 +3,12 @@
 use burn::tensor::Tensor;
 use reheat_data::{Batch, PreferencePair};
 use reheat_kernels::TokenLogprobs;
-use reheat_model::Qwen2Config;
+use reheat_model::{Qwen2, Qwen2Config};
 use serde_json::{Map, Value, json};
 
-use super::reference::{mix, reference_logprobs};
+use super::reference::{followed_weights, mix, reference_logprobs, with_followed_weights};
 use super::{DpoBatch, DpoConfig, DpoLossType, PairLogprobs, PairLossSettings, Reference, pair_losses};
-use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
+use crate::{Measures, Method, MethodState, Objective, StepContext, TrainError, hash_of};
 
 /// Direct preference optimisation on tokenised pairs.
 #[derive(Debug)]
@@ -47,14 +47,19 @@ impl Dpo {
         if !self.config.sync_ref_model || !due || self.synced_at == context.step {
             return;
         }
+        let alpha = self.config.ref_model_mixup_alpha;
+        self.replace_reference(|reference| mix(reference, context.model, alpha));
+        self.synced_at = context.step;
+    }
+
+    /// Puts what `change` makes of the reference model in its place; log-probabilities stay.
+    fn replace_reference(&mut self, change: impl FnOnce(Qwen2) -> Qwen2) {
+        // Owned for the moment, so that tensors can change in place.
         let reference = std::mem::replace(&mut self.reference, Reference::Precomputed(Vec::new()));
         self.reference = match reference {
-            Reference::Model(model) => {
-                Reference::Model(Box::new(mix(*model, context.model, self.config.ref_model_mixup_alpha)))
-            }
+            Reference::Model(model) => Reference::Model(Box::new(change(*model))),
             known => known,
         };
-        self.synced_at = context.step;
     }
 
     fn settings(&self) -> PairLossSettings {
@@ -166,6 +171,29 @@ impl Method for Dpo {
             batch.pairs_per_chosen_token = indices.len() as f64 / chosen_tokens.max(1) as f64;
         }
         Ok(batches)
+    }
+
+    fn state(&self) -> MethodState {
+        let mut state = MethodState::default();
+        if let (Reference::Model(reference), true) = (&self.reference, self.config.sync_ref_model) {
+            state.values.insert("synced_at".into(), self.synced_at.into());
+            state.tensors = followed_weights(reference);
+        }
+        state
+    }
+
+    fn restore(&mut self, state: MethodState) -> Result<(), String> {
+        if !self.config.sync_ref_model {
+            return Ok(());
+        }
+        self.synced_at = state.values.get("synced_at").and_then(Value::as_u64).unwrap_or(0);
+        let mut taken = Ok(());
+        self.replace_reference(|reference| {
+            let (reference, outcome) = with_followed_weights(reference, state.tensors);
+            taken = outcome;
+            reference
+        });
+        taken
     }
 
     fn sequences<'a>(&self, batch: &'a DpoBatch) -> &'a Batch {

@@ -1,5 +1,6 @@
 //! The reference: what the policy is kept near.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::Tensor;
@@ -9,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 
 use super::{DpoBatch, ReferenceLogprobs};
-use crate::{Checkpointing, ModelPass, TrainError};
+use crate::{Checkpointing, ModelPass, TrainError, checkpoint};
 
 /// Where the reference's log-probabilities come from.
 #[derive(Debug)]
@@ -18,6 +19,30 @@ pub enum Reference {
     Precomputed(Vec<ReferenceLogprobs>),
     /// A second model, which may follow the policy.
     Model(Box<Qwen2>),
+}
+
+/// The weights by which a reference that follows the policy differs from its beginning.
+pub(crate) fn followed_weights(reference: &Qwen2) -> BTreeMap<String, Tensor<1>> {
+    let mut weights = BTreeMap::new();
+    for_each_parameter(reference, "", |name, _shape, values| {
+        if reference.trains(name) {
+            weights.insert(name.to_owned(), values);
+        }
+    });
+    weights
+}
+
+/// The reference with the weights that [`followed_weights`] gave.
+///
+/// # Errors
+/// If a weight is missing or of another size; the reference is then as it was there.
+pub(crate) fn with_followed_weights(
+    reference: Qwen2,
+    weights: BTreeMap<String, Tensor<1>>,
+) -> (Qwen2, Result<(), String>) {
+    let required: BTreeSet<String> = followed_weights(&reference).into_keys().collect();
+    let (reference, taken) = checkpoint::take_weights(reference, weights, &required);
+    (reference, taken.map_err(|reason| format!("the reference model: {reason}")))
 }
 
 /// Log-probabilities of every pair under `model`, from the cache where they are known.
@@ -72,7 +97,7 @@ fn sequence_tokens(model: &Qwen2, batch: &Batch) -> Tensor<1> {
 
 /// `π_ref ← α·π + (1-α)·π_ref` (Gorbatovski et al. 2024, TR-DPO, arXiv:2404.09656).
 pub(super) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
-    let mut values = std::collections::BTreeMap::new();
+    let mut values = BTreeMap::new();
     for_each_parameter(policy, "", |name, _shape, value| {
         // What is frozen is the same in both, and shared.
         if policy.trains(name) {

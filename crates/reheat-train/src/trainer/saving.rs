@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use reheat_model::{NamedTensor, SaveOptions, WeightDtype, for_each_parameter, map_parameters};
+use reheat_model::{LoraConfig, NamedTensor, SaveOptions, WeightDtype, for_each_parameter};
 use serde_json::{Map, Value, json};
 
 use super::Trainer;
@@ -70,11 +70,13 @@ impl<M: Method> Trainer<M> {
                 }
             });
         }
-        checkpoint::write_state(dir, &state, moments, &master)
+        checkpoint::write_state(dir, &state, moments, &master)?;
+        checkpoint::write_method_states(dir, self.method.state(), self.evaluation.as_ref().map(Method::state))
     }
 
     fn settings(&self) -> Map<String, Value> {
-        let Value::Object(settings) = json!(self.config) else { unreachable!("settings are a struct") };
+        let Value::Object(mut settings) = json!(self.config) else { unreachable!("settings are a struct") };
+        settings.extend(self.model().lora_config().into_iter().flat_map(adapter_settings));
         settings
     }
 
@@ -87,35 +89,26 @@ impl<M: Method> Trainer<M> {
         let state = checkpoint.state()?;
         let identity = self.method.identity();
         let changes = changes::compare((&state.settings, &self.settings()), (&state.identity, &identity))?;
-        let moments = checkpoint.moments(&self.model().device())?;
+        let device = self.model().device();
+        let moments = checkpoint.moments(&device)?;
         self.load_weights(checkpoint, &moments.iter().map(|moment| moment.parameter.clone()).collect())?;
         let damaged = |reason| TrainError::Damaged { dir: checkpoint.dir().into(), reason };
         self.optimizer.restore(state.optimizer_steps, moments).map_err(damaged)?;
+        self.method.restore(checkpoint.method_state(&device)?).map_err(damaged)?;
+        if let Some(method) = &mut self.evaluation {
+            method.restore(checkpoint.evaluation_state(&device)?).map_err(damaged)?;
+        }
         self.progress = state.progress;
         Ok(changes)
     }
 
     /// Puts a checkpoint's weights in place of the model's; those that are `trained` must be there.
     fn load_weights(&mut self, checkpoint: &Checkpoint, trained: &BTreeSet<String>) -> Result<(), TrainError> {
-        let mut weights = checkpoint.weights(&self.model().device())?;
-        let mut faults = Vec::new();
+        let weights = checkpoint.weights(&self.model().device())?;
         let model = self.model.take().expect("the model is absent only inside a step");
-        self.model = Some(map_parameters(model, "", |name, value| match weights.remove(name) {
-            Some(saved) if saved.dims() == value.dims() => saved.cast(value.dtype()),
-            Some(saved) => {
-                faults.push(format!("`{name}` has {} numbers, the model {}", saved.dims()[0], value.dims()[0]));
-                value
-            }
-            None if trained.contains(name) => {
-                faults.push(format!("`{name}` is missing"));
-                value
-            }
-            None => value,
-        }));
-        if faults.is_empty() {
-            return Ok(());
-        }
-        Err(TrainError::Damaged { dir: checkpoint.dir().into(), reason: faults.join("; ") })
+        let (model, taken) = checkpoint::take_weights(model, weights, trained);
+        self.model = Some(model);
+        taken.map_err(|reason| TrainError::Damaged { dir: checkpoint.dir().into(), reason })
     }
 
     fn trainer_state(&self) -> TrainerState {
@@ -146,4 +139,26 @@ impl<M: Method> Trainer<M> {
             trial_params: None,
         }
     }
+}
+
+/// Settings of adapters, under the names that they have in TRL's `ModelConfig`.
+fn adapter_settings(config: &LoraConfig) -> Map<String, Value> {
+    let mut targets = config.target_modules.to_json();
+    if let Value::Array(names) = &mut targets {
+        // Their order means nothing.
+        names.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    }
+    let settings = json!({
+        "lora_r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "lora_target_modules": targets,
+        "lora_modules_to_save": config.modules_to_save,
+        "use_rslora": config.use_rslora,
+        "use_dora": config.use_dora,
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": config.alpha_pattern,
+    });
+    let Value::Object(settings) = settings else { unreachable!("an object literal") };
+    settings
 }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
@@ -18,12 +19,12 @@ use rand_distr::{Distribution, Normal};
 use reheat_model::{Qwen2Config, WeightDtype, save_config};
 use reheat_tokenizer::Tokenizer;
 use safetensors::{Dtype, View};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct RandomModelArgs {
     /// Take the shape of a released model; the flags below change single sizes
-    #[arg(long, value_enum, default_value_t = Shape::Qwen25_0_5b)]
+    #[arg(long, value_name = "NAME", default_value = Shape::DEFAULT)]
     like: Shape,
     /// Width of the hidden states
     #[arg(long)]
@@ -60,17 +61,31 @@ pub(crate) struct RandomModelArgs {
     out: PathBuf,
 }
 
-/// Released models by shape.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Shape {
-    #[value(name = "qwen2.5-0.5b")]
-    Qwen25_0_5b,
-    #[value(name = "qwen2.5-1.5b")]
-    Qwen25_1_5b,
-    #[value(name = "qwen2.5-3b")]
-    Qwen25_3b,
-    #[value(name = "qwen2.5-7b")]
-    Qwen25_7b,
+/// A released model by its name, such as `qwen2.5-0.5b`, for its shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    name: String,
+    config: Qwen2Config,
+}
+
+impl Shape {
+    /// The shape where none is asked for.
+    pub(crate) const DEFAULT: &str = "qwen2.5-0.5b";
+
+    /// The name on the command line.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = || Qwen2Config::released_names().map(str::to_lowercase).collect::<Vec<_>>().join(", ");
+        let config = Qwen2Config::released(name).ok_or_else(|| format!("expected one of {}", known()))?;
+        Ok(Self { name: name.to_lowercase(), config })
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,24 +102,6 @@ impl From<Number> for WeightDtype {
             Number::Float16 => Self::F16,
             Number::Bfloat16 => Self::Bf16,
         }
-    }
-}
-
-impl Shape {
-    /// Hidden, intermediate, layers, heads, key-value heads, vocabulary, tied: the `config.json` of each release.
-    fn sizes(self) -> (usize, usize, usize, usize, usize, usize, bool) {
-        match self {
-            Self::Qwen25_0_5b => (896, 4864, 24, 14, 2, 151_936, true),
-            Self::Qwen25_1_5b => (1536, 8960, 28, 12, 2, 151_936, true),
-            Self::Qwen25_3b => (2048, 11_008, 36, 16, 2, 151_936, true),
-            Self::Qwen25_7b => (3584, 18_944, 28, 28, 4, 152_064, false),
-        }
-    }
-
-    /// The name on the command line.
-    pub(crate) fn name(self) -> String {
-        let value = self.to_possible_value().expect("no shape is hidden");
-        value.get_name().to_owned()
     }
 }
 
@@ -128,25 +125,18 @@ impl RandomModelArgs {
     }
 
     fn config(&self) -> anyhow::Result<Qwen2Config> {
-        let (hidden, intermediate, layers, heads, kv_heads, vocab, tied) = self.like.sizes();
-        let object = json!({
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size.unwrap_or(hidden),
-            "intermediate_size": self.intermediate_size.unwrap_or(intermediate),
-            "num_hidden_layers": self.num_hidden_layers.unwrap_or(layers),
-            "num_attention_heads": self.num_attention_heads.unwrap_or(heads),
-            "num_key_value_heads": self.num_key_value_heads.unwrap_or(kv_heads),
-            "vocab_size": self.vocab_size.unwrap_or(vocab),
-            "tie_word_embeddings": self.tie_word_embeddings.unwrap_or(tied),
-            "max_position_embeddings": 32_768,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 1e6,
-            "initializer_range": 0.02,
-            "use_sliding_window": false,
-        });
-        let Value::Object(object) = object else { unreachable!("an object literal") };
+        let mut object = self.like.config.raw().clone();
+        for (key, size) in [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("vocab_size", self.vocab_size),
+        ] {
+            object.extend(size.map(|size| (key.to_owned(), size.into())));
+        }
+        object.extend(self.tie_word_embeddings.map(|tied| ("tie_word_embeddings".to_owned(), tied.into())));
         Ok(Qwen2Config::from_json(object, PathBuf::from("the flags"))?)
     }
 }

@@ -183,7 +183,7 @@ impl Qwen2Config {
     }
 
     /// The object to write as `config.json`.
-    pub(crate) fn raw(&self) -> &Map<String, Value> {
+    pub fn raw(&self) -> &Map<String, Value> {
         &self.raw
     }
 

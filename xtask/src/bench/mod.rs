@@ -46,11 +46,11 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 /// The checkpoint of a shape in `dir`, made once.
-fn checkpoint(like: Shape, tokenizer: Option<PathBuf>, dir: &Path) -> anyhow::Result<PathBuf> {
+fn checkpoint(like: &Shape, tokenizer: Option<PathBuf>, dir: &Path) -> anyhow::Result<PathBuf> {
     let out = dir.join(like.name());
     if !out.join("complete").exists() {
         let tokenizer = tokenizer.unwrap_or_else(|| workspace::root().join("tests/fixtures/tied-grouped"));
-        random_model::run(&RandomModelArgs::like(like, tokenizer, out.clone()))?;
+        random_model::run(&RandomModelArgs::like(like.clone(), tokenizer, out.clone()))?;
         fs::write(out.join("complete"), "").with_context(|| format!("cannot write into `{}`", out.display()))?;
     }
     Ok(out)

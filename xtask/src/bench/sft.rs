@@ -23,7 +23,7 @@ use crate::{python, workspace};
 #[derive(clap::Args, Debug, Serialize)]
 pub(crate) struct SftArgs {
     /// Shape of the checkpoint
-    #[arg(long, value_enum, default_value_t = Shape::Qwen25_0_5b)]
+    #[arg(long, value_name = "NAME", default_value = Shape::DEFAULT)]
     #[serde(skip)]
     like: Shape,
     /// Tokens per row; a step is one row
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     let dir = workspace::target_dir().join("bench");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     let machine = Machine::here();
-    let model = checkpoint(args.like, args.tokenizer.clone(), &dir)?;
+    let model = checkpoint(&args.like, args.tokenizer.clone(), &dir)?;
     let rows = write_rows(args, &model, &dir)?;
     python::python()?;
     workspace::run(workspace::cargo().args(["build", "--release"]))?;

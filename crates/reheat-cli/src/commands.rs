@@ -10,7 +10,6 @@ mod chat;
 mod serve;
 mod template;
 mod data;
-mod peft; // adapters
 mod sft;
 mod merge;
 mod plot;
@@ -27,7 +26,11 @@ mod doctor;
 
 use clap::Subcommand;
 
-pub(crate) use self::{chat::Chat, generate::stream_text};
+pub(crate) use self::{
+    chat::Chat,
+    generate::stream_text,
+    source::{ModelArg, ModelSource, choose_eos},
+};
 
 /// What `reheat` can do.
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,7 @@
 //! The `reheat` command line: flags and files become a printed plan, and the plan becomes a run.
 //!
-//! stdout carries data, stderr carries talk. From a typed command to the loop that trains it is two files: the
-//! command's in `commands/`, and the loop in `reheat-train`.
+//! stdout carries data, stderr carries talk. From a typed command to the loop that trains it is two files: `training.rs`,
+//! which asks the command's own in `commands/` for what it has of its own, and the loop in `reheat-train`.
 
 mod cli; // the flags of everything
 mod commands; // one file per command
@@ -15,7 +15,7 @@ mod output; // stdout
 mod painted; // text with what is trained in colour
 mod plot; // curves and bars, in the terminal and as files
 mod progress;
-mod training; // what every training command does around the loop
+mod training; // from a typed training command to the loop
 mod curves; // the curves of a run
 mod samples; // answers while a model trains
 mod serve; // OpenAI's HTTP interface

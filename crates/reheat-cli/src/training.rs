@@ -1,249 +1,245 @@
-//! What every training command does around the loop: the output folder, an earlier run, loggers, plots, the model card.
+//! From a typed training command to the loop: the way that `sft`, `dpo`, `kto` and their kin have in common.
+//!
+//! [`run`] is all of it. A command's file says what it has of its own, as a [`TrainingCommand`].
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod settings; // that every training command has
+mod peft; // adapters
+mod output; // the output folder, and an earlier run in it
+mod companions; // what is saved beside the weights
+mod results; // what a run leaves
 
-use reheat_chat::ChatTemplate;
-use reheat_tokenizer::Tokenizer;
-use reheat_train::{
-    Checkpoint, JsonLines, Method, ModelCard, RunDir, TensorBoard, TrainError, TrainSummary, Trainer, TrainingConfig,
+use std::path::PathBuf;
+
+use reheat_data::{Dataset, Prepared, Report};
+use reheat_model::Qwen2;
+use reheat_train::{Method, ModelCard, Trainer, TrainingConfig};
+use serde_json::Value;
+
+pub(crate) use self::{
+    companions::Companions,
+    settings::{EvaluationSettings, SharedSettings, table},
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
+use self::{
+    results::{Run, finish},
+    settings::{evaluation_faults, no_evaluation_faults},
+};
 use crate::{
-    curves::{self, Curves},
+    device::ChosenDevice,
     fault::Fault,
-    interrupt::Interrupt,
-    output, plot,
-    progress::{self, TrainingProgress, Watch},
-    samples::Samples,
-    settings::{Origin, Resolved, write_yaml},
+    output::{self as stdout, Format},
+    progress::{self, Watch},
+    report,
+    settings::{DatasetSettings, Fact, Flags, HasTable, Plan, Resolved, resolve},
 };
 
-/// Where results go, and whether an earlier run is continued.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct OutputSettings {
-    /// Folder for the model, checkpoints, metrics and plots.
-    pub(crate) output_dir: Option<String>,
-    /// Go on with an earlier run: a checkpoint's folder, or `true` for the newest intact one of the output folder.
-    #[schemars(extend("x-bare" = "true"))]
-    pub(crate) resume_from_checkpoint: Option<String>,
-    /// Remove the checkpoints that an earlier run left in the output folder.
-    pub(crate) overwrite_output_dir: bool,
-    /// Prompts that the model answers at each evaluation; shown, and kept in `samples.jsonl`.
-    pub(crate) sample_prompts: Vec<String>,
-    /// Longest of those answers in tokens.
-    pub(crate) sample_max_new_tokens: usize,
+/// What every training command is asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainingArgs<C: HasTable> {
+    /// YAML file of settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Print what would be done, with the origin of every setting, and stop.
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    flags: Flags<C>,
+
+    #[command(flatten)]
+    format: Format,
 }
 
-impl Default for OutputSettings {
-    fn default() -> Self {
-        Self {
-            output_dir: None,
-            resume_from_checkpoint: None,
-            overwrite_output_dir: false,
-            sample_prompts: Vec::new(),
-            sample_max_new_tokens: 64,
-        }
-    }
-}
+/// What a training command has of its own: its settings, what rows become, and the method.
+///
+/// Its [table](HasTable::table) is made by [`table`].
+pub(crate) trait TrainingCommand: HasTable + Sized {
+    /// Such as `sft`.
+    const NAME: &'static str;
+    /// The name in full, for the model card.
+    const TITLE: &'static str;
+    /// What a row of the dataset becomes.
+    type Example;
+    /// What is minimised.
+    type Method: Method;
 
-impl OutputSettings {
-    /// The folder; `runs/METHOD` where none is given.
-    pub(crate) fn dir(&self, method: &str) -> PathBuf {
-        self.output_dir.as_ref().map_or_else(|| Path::new("runs").join(method), PathBuf::from)
-    }
+    /// The settings of its own.
+    fn extract(resolved: &Resolved) -> Result<Self, Fault>;
 
-    fn resumes(&self) -> Option<&str> {
-        self.resume_from_checkpoint.as_deref().filter(|choice| !matches!(*choice, "false" | "False"))
-    }
+    /// Everything that is wrong with them that can be known before a file is read.
+    fn faults(&self, shared: &SharedSettings) -> Vec<String>;
 
-    /// A new run must not be mixed up with an old one when it is resumed.
-    pub(crate) fn check_dir(&self, dir: &Path) -> anyhow::Result<()> {
-        match Checkpoint::dirs(dir)?.last() {
-            Some(newest) if self.resumes().is_none() && !self.overwrite_output_dir => {
-                Err(Fault::input(format!("`{}` is of an earlier run", newest.display()))
-                    .hint("--resume-from-checkpoint goes on with it, --overwrite-output-dir removes it, or choose another --output-dir")
-                    .into())
-            }
-            _ => Ok(()),
-        }
+    /// Which rows it evaluates with; `None` for a command that has no such rows.
+    fn evaluation(&self) -> Option<&EvaluationSettings> {
+        None
     }
 
-    /// Goes on with an earlier run, or clears its remains away.
-    pub(crate) fn resume_or_clear<M: Method>(&self, trainer: &mut Trainer<M>, dir: &Path) -> anyhow::Result<()> {
-        let Some(choice) = self.resumes() else { return remove_checkpoints(dir) };
-        let checkpoint = match choice {
-            "true" | "True" => {
-                let (checkpoint, damaged) = Checkpoint::newest(dir)?;
-                for error in damaged {
-                    eprintln!("warning: {error}; falling back to `{}`", checkpoint.dir().display());
-                }
-                checkpoint
-            }
-            dir => Checkpoint::open(Path::new(dir))?,
-        };
-        for change in trainer.resume(&checkpoint)? {
-            let effect = if change.has_effect {
-                "the run ends in other weights than without the change"
-            } else {
-                "no effect on the weights"
-            };
-            eprintln!("note: {change}: {effect}");
-        }
-        eprintln!("resuming from `{}`", checkpoint.dir().display());
-        Ok(())
+    /// Makes examples of rows.
+    fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Self::Example>>;
+
+    /// What a plan should say beside what it says of every command.
+    fn facts(&self, _shared: &SharedSettings) -> Vec<Fact> {
+        Vec::new()
     }
-}
 
-fn remove_checkpoints(dir: &Path) -> anyhow::Result<()> {
-    for old in Checkpoint::dirs(dir)? {
-        fs::remove_dir_all(&old)
-            .map_err(|error| Fault::failed(format!("cannot remove `{}`", old.display())).because(error))?;
-    }
-    Ok(())
-}
+    /// The method on these examples, those to train on or those to evaluate with; `model` is as training begins with it.
+    fn method(&self, examples: Vec<Self::Example>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Self::Method>;
 
-/// Faults of settings that concern evaluation, which the loop alone cannot see.
-pub(crate) fn evaluation_faults(config: &TrainingConfig, has_rows: bool) -> Vec<String> {
-    let evaluates = config.eval_strategy != reheat_train::IntervalStrategy::No || config.eval_on_start;
-    match (evaluates, has_rows) {
-        (true, false) => vec!["--eval-strategy needs --eval-dataset: rows that are not trained on".into()],
-        (false, true) => vec!["--eval-dataset needs --eval-strategy steps or epoch, or its rows are never used".into()],
-        _ => Vec::new(),
-    }
-}
-
-/// Faults of settings that concern evaluation, for a command that takes no rows for it.
-pub(crate) fn no_evaluation_faults(config: &TrainingConfig) -> Vec<String> {
-    let evaluates = config.eval_strategy != reheat_train::IntervalStrategy::No || config.eval_on_start;
-    if evaluates { vec!["eval_strategy: this command has no rows to evaluate with".into()] } else { Vec::new() }
-}
-
-/// What is saved beside the weights.
-pub(crate) struct Companions {
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) template: Option<ChatTemplate>,
-}
-
-impl Companions {
-    /// Writes the files into `dir` and gives their paths.
-    pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        self.tokenizer.save(dir)?;
-        if let Some(template) = &self.template {
-            template.save(dir)?;
-        }
-        let names = [
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "generation_config.json",
-            "chat_template.jinja",
-        ];
-        Ok(names.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect())
-    }
-}
-
-/// A run that is about to begin.
-pub(crate) struct Run<'a> {
-    pub(crate) dir: &'a Path,
-    pub(crate) companions: Companions,
-    pub(crate) resolved: &'a Resolved,
-    pub(crate) settings: &'a OutputSettings,
-    /// What the model card says before training.
-    pub(crate) card: ModelCard,
-    /// Share of the sequences that were cut, for advice.
-    pub(crate) truncated: f64,
     /// Looks at every step and gives what there is to tell.
-    pub(crate) watch: Option<Watch>,
-}
-
-impl Run<'_> {
-    /// Trains, and leaves the model, metrics, plots and a model card.
-    pub(crate) fn train<M: Method>(self, trainer: Trainer<M>) -> anyhow::Result<TrainSummary> {
-        let dir = self.dir;
-        fs::create_dir_all(dir)
-            .map_err(|error| Fault::failed(format!("cannot make `{}`", dir.display())).because(error))?;
-        write_yaml(self.resolved, &dir.join("config.yaml"))?;
-        let files = self.companions.save(dir)?;
-        let mut trainer = trainer
-            .with_run_dir(RunDir::create(dir, files)?)
-            .with_logger(JsonLines::new(dir.join("metrics.jsonl")))
-            .with_logger(TensorBoard::new(dir.join("tensorboard")));
-
-        let mut shown = TrainingProgress::new(Interrupt::install()?).with_plots(dir.join("plots"));
-        if let Some(watch) = self.watch {
-            shown = shown.watched(watch);
-        }
-        shown.curves.rows = trainer.log_history().to_vec();
-        shown.curves.evaluations = trainer.evaluations().to_vec();
-        shown.advise_before(trainer.model(), trainer.config(), self.truncated);
-        if !self.settings.sample_prompts.is_empty() {
-            let Companions { tokenizer, template } = self.companions;
-            let (prompts, longest) = (self.settings.sample_prompts.clone(), self.settings.sample_max_new_tokens);
-            shown = shown.with_samples(Samples::new(dir, prompts, longest, tokenizer, template));
-        }
-        let summary = trainer.train(&mut shown);
-        shown.finish();
-        curves::draw_one(&shown.curves, &dir.join("plots"))?;
-        let summary = summary?;
-        tell(&shown.curves, &summary);
-        if !summary.interrupted {
-            write_card(self.card, self.resolved, &summary, dir)?;
-        }
-        Ok(summary)
+    fn watch(&self) -> Option<Watch> {
+        None
     }
 }
 
-fn tell(curves: &Curves, summary: &TrainSummary) {
-    if !curves.rows.is_empty() {
-        eprintln!("loss by step");
-        eprintln!("{}", plot::curve(&curves.training("loss"), "step", output::stderr_width()));
-    }
-    eprintln!(
-        "{} steps in {}, mean loss {:.4}, {} tokens",
-        summary.global_step,
-        progress::clock(Duration::from_secs_f64(summary.train_runtime)),
-        summary.train_loss,
-        summary.num_tokens
-    );
-    if summary.stopped_early {
-        eprintln!("stopped early: evaluations were no longer better");
-    }
-    if let Some(step) = summary.best_step {
-        eprintln!("the model is that of step {step}, the best evaluation");
-    }
+/// Rows on their way to examples.
+pub(crate) struct Rows<'a> {
+    pub(crate) dataset: Dataset,
+    pub(crate) purpose: Purpose,
+    pub(crate) companions: &'a Companions,
+    /// Where rows are written that are left out.
+    pub(crate) rejected: Option<PathBuf>,
+    /// Is told the number of rows done.
+    pub(crate) progress: &'a mut dyn FnMut(u64),
 }
 
-fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir: &Path) -> anyhow::Result<()> {
-    // Names of files, and what says nothing about the model.
-    const ELSEWHERE: [&str; 10] = [
-        "model_name_or_path",
-        "base_model_name_or_path",
-        "dataset_name",
-        "datasets",
-        "eval_dataset_name",
-        "output_dir",
-        "overwrite_output_dir",
-        "resume_from_checkpoint",
-        "chat_template_path",
-        "sample_prompts",
+/// What rows are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Training,
+    Evaluation,
+}
+
+/// What is known of a run when its method is made.
+pub(crate) struct Setup {
+    pub(crate) settings: SharedSettings,
+    pub(crate) companions: Companions,
+    pub(crate) output_dir: PathBuf,
+}
+
+/// Settings, then rows, then the plan; unless it is a dry run, the model and the loop.
+pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<()> {
+    let resolved = resolve(&args.flags, args.config.as_deref())?;
+    let settings = SharedSettings::extract(&resolved)?;
+    let command = C::extract(&resolved)?;
+    for note in resolved.notes.iter().chain(&settings.peft.notes(&resolved)) {
+        eprintln!("note: {note}");
+    }
+    let eval_dataset = command.evaluation().and_then(|evaluation| evaluation.dataset(&settings.dataset));
+    let model_dir = settings.model_dir(faults(&command, &settings, eval_dataset.is_some()))?;
+    let output_dir = settings.output.dir(C::NAME);
+    settings.output.check_dir(&output_dir)?;
+
+    let base_model = model_dir.to_string_lossy().into_owned();
+    let source = settings.open(model_dir)?;
+    let (companions, eos_note) = settings.companions(&source)?;
+    // A dry run writes nothing.
+    let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
+    let prepared = prepare(&command, Purpose::Training, &settings.dataset, &companions, rejected.clone())?;
+    let eval_prepared = match eval_dataset {
+        Some(rows) => Some(prepare(&command, Purpose::Evaluation, &rows, &companions, None)?),
+        None => None,
+    };
+    let device = settings.run.device.resolve()?;
+
+    let mut facts = facts(&prepared, &settings.training, &device, eos_note);
+    facts.extend(command.facts(&settings));
+    if args.dry_run {
+        return show(&Plan { command: C::NAME, resolved: &resolved, facts }, args.format);
+    }
+    report::print(&prepared.report, rejected.as_deref());
+    if let Some(prepared) = &eval_prepared {
+        eprintln!("rows to evaluate with:");
+        report::print(&prepared.report, None);
+    }
+
+    let model = settings.load(&source, &base_model, &device, &companions.tokenizer)?;
+    let card = card(ModelCard::new(C::NAME, C::TITLE, &base_model), &settings.dataset, &prepared.report);
+    let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
+    let setup = Setup { settings, companions, output_dir };
+    let method = command.method(prepared.examples, &model, &setup)?;
+    let evaluation = match eval_prepared {
+        Some(prepared) => Some(command.method(prepared.examples, &model, &setup)?),
+        None => None,
+    };
+    let mut trainer = Trainer::new(model, method, setup.settings.training.clone())?;
+    if let Some(method) = evaluation {
+        trainer = trainer.with_evaluation(method)?;
+    }
+    setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir)?;
+    let run = Run { setup: &setup, resolved: &resolved, card, truncated, watch: command.watch() };
+    finish(&run.train(trainer)?, &setup.output_dir, args.format)
+}
+
+/// Everything that is wrong before a file is read.
+fn faults<C: TrainingCommand>(command: &C, settings: &SharedSettings, has_eval_rows: bool) -> Vec<String> {
+    let mut faults = settings.training.faults();
+    faults.extend(command.faults(settings));
+    faults.extend(settings.peft.faults());
+    faults.extend(settings.dataset.faults());
+    faults.extend(match command.evaluation() {
+        Some(_) => evaluation_faults(&settings.training, has_eval_rows),
+        None => no_evaluation_faults(&settings.training),
+    });
+    faults
+}
+
+fn prepare<C: TrainingCommand>(
+    command: &C,
+    purpose: Purpose,
+    dataset: &DatasetSettings,
+    companions: &Companions,
+    rejected: Option<PathBuf>,
+) -> anyhow::Result<Prepared<C::Example>> {
+    let dataset = dataset.open()?;
+    let bar = progress::rows_bar("tokenising");
+    let progress = &mut |rows| bar.set_position(rows);
+    let prepared = command.prepare(Rows { dataset, purpose, companions, rejected, progress });
+    bar.finish_and_clear();
+    prepared
+}
+
+fn show(plan: &Plan, format: Format) -> anyhow::Result<()> {
+    if format.json {
+        return stdout::print_json(&plan.to_json());
+    }
+    Ok(plan.print(&mut stdout::stdout())?)
+}
+
+/// What follows from the settings and the rows.
+fn facts<T>(
+    prepared: &Prepared<T>,
+    config: &TrainingConfig,
+    device: &ChosenDevice,
+    eos_note: Option<String>,
+) -> Vec<Fact> {
+    let report = &prepared.report;
+    let formats =
+        report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));
+    let fact = |name, value: Value| Fact { name, value, reason: None };
+    let mut facts = vec![
+        Fact { name: "device", value: device.name.clone().into(), reason: Some(device.reason.clone()) },
+        fact("formats", formats.collect::<Vec<_>>().into()),
+        fact("examples", prepared.examples.len().into()),
+        fact("tokens", report.tokens.into()),
+        fact("trained tokens", report.trained_tokens.into()),
+        fact("truncated", report.truncated.into()),
+        fact("steps", config.total_steps(prepared.examples.len()).into()),
     ];
-    let mut card = card.with_summary(summary);
-    for setting in &resolved.settings {
-        if setting.origin != Origin::Default && !ELSEWHERE.contains(&setting.key.as_str()) {
-            card.settings.push((format!("`{}`", setting.key), format!("`{}`", setting.value)));
-        }
+    if let Some(note) = eos_note {
+        facts.push(Fact { name: "end of turn", value: "changed".into(), reason: Some(note) });
     }
-    for (file, what) in [("loss", "loss by step"), ("learning_rate", "learning rate by step")] {
-        let path = format!("plots/{file}.svg");
-        if dir.join(&path).is_file() {
-            card.plots.push((path, what.into()));
-        }
-    }
-    let path = dir.join("README.md");
-    Ok(fs::write(&path, card.render()).map_err(|source| TrainError::Write { path, source })?)
+    facts
+}
+
+/// What the model card says before training.
+fn card(mut card: ModelCard, dataset: &DatasetSettings, report: &Report) -> ModelCard {
+    card.datasets.clone_from(&dataset.dataset_name);
+    let fact = |name: &str, value: u64| (name.to_owned(), value.to_string());
+    card.facts = vec![
+        fact("examples", report.examples),
+        fact("tokens", report.tokens),
+        fact("trained tokens", report.trained_tokens),
+        fact("examples cut", report.truncated),
+    ];
+    card
 }

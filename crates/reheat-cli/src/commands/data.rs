@@ -41,11 +41,10 @@ pub(super) fn run(command: DataCommand) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Rows;
 
-static ROWS: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-
 impl HasTable for Rows {
     fn table() -> &'static Table {
-        &ROWS
+        static TABLE: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
+        &TABLE
     }
 }
 
@@ -63,7 +62,7 @@ pub(crate) struct RowsArgs {
 impl RowsArgs {
     /// Finds the files.
     fn open(self) -> anyhow::Result<Dataset> {
-        let settings: DatasetSettings = resolve(&with_paths(self.flags, self.paths)?, None)?.extract(&ROWS)?;
+        let settings: DatasetSettings = resolve(&with_paths(self.flags, self.paths)?, None)?.extract()?;
         open(&settings)
     }
 }

@@ -1,24 +1,18 @@
 //! `reheat dpo`: direct preference optimisation.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use reheat_data::{PreferencePair, prepare_preference};
+use reheat_data::{PreferencePair, Prepared, prepare_preference};
 use reheat_model::Qwen2;
-use reheat_train::{Dpo, DpoConfig, DpoWatch, ModelCard, Reference, Trainer, TrainingConfig, precompute_reference};
+use reheat_train::{Dpo, DpoConfig, DpoWatch, Reference, TrainingConfig, precompute_reference};
 use serde_json::json;
 
-use super::{
-    peft::{self, PeftSettings},
-    sft::{RunSettings, card, facts, finish},
-    source::choose_eos,
-};
 use crate::{
-    output::{self, Format},
+    fault::Fault,
     progress::{self, Watch},
-    report,
-    settings::{AnswerSettings, DatasetSettings, Fact, Flags, HasTable, Plan, Table, resolve},
-    training::{Companions, OutputSettings, Run, no_evaluation_faults},
+    settings::{AnswerSettings, Fact, HasTable, Resolved, Table},
+    training::{self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
 };
 
 /// Train a model to prefer the better of two answers.
@@ -32,120 +26,67 @@ Examples:
   reheat dpo --model runs/sft --dataset preferences.jsonl --beta 0.05 --loss-type sigmoid sft --loss-weights 1 0.2
   reheat dpo --config dpo.yaml --dry-run")]
 pub(crate) struct DpoArgs {
-    /// YAML file of settings.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Print what would be done, with the origin of every setting, and stop.
-    #[arg(long)]
-    dry_run: bool,
-
     #[command(flatten)]
-    flags: Flags<DpoSettings>,
-
-    #[command(flatten)]
-    format: Format,
-}
-
-/// The settings of `reheat dpo`.
-#[derive(Debug)]
-pub(crate) struct DpoSettings;
-
-static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
-static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<AnswerSettings>("Data"));
-static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DpoConfig>("Loss"));
-static PEFT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PeftSettings>("Adapters"));
-static OUTPUT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<OutputSettings>("Output"));
-static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
-static ALL: LazyLock<Table> = LazyLock::new(|| {
-    Table::default()
-        .with::<RunSettings>("Run")
-        .with::<DatasetSettings>("Dataset")
-        .with::<AnswerSettings>("Data")
-        .with::<DpoConfig>("Loss")
-        .with::<PeftSettings>("Adapters")
-        .with::<TrainingConfig>("Training")
-        .with::<OutputSettings>("Output")
-        // TRL turns all dropout off.
-        .with_default("lora_dropout", json!(0.0))
-        .with_default("learning_rate", json!(1e-6))
-});
-
-impl HasTable for DpoSettings {
-    fn table() -> &'static Table {
-        &ALL
-    }
+    training: TrainingArgs<DpoSettings>,
 }
 
 pub(super) fn run(args: &DpoArgs) -> anyhow::Result<()> {
-    let resolved = resolve(&args.flags, args.config.as_deref())?;
-    for note in &resolved.notes {
-        eprintln!("note: {note}");
-    }
-    let settings: RunSettings = resolved.extract(&RUN)?;
-    let dataset: DatasetSettings = resolved.extract(&DATASET)?;
-    let data: AnswerSettings = resolved.extract(&DATA)?;
-    let method: DpoConfig = resolved.extract(&METHOD)?;
-    let config: TrainingConfig = resolved.extract(&TRAINING)?;
-    let peft: PeftSettings = resolved.extract(&PEFT)?;
-    let output: OutputSettings = resolved.extract(&OUTPUT)?;
-    for note in peft.notes(&resolved) {
-        eprintln!("note: {note}");
-    }
-    let own = config.faults().into_iter().chain(method.faults()).chain(peft.faults());
-    // A checkpoint holds the model alone: the resumed run would start from another reference.
-    let follows = (method.sync_ref_model && output.resume_from_checkpoint.is_some())
-        .then(|| "resume_from_checkpoint does not go with sync_ref_model: checkpoints hold no reference".to_owned());
-    let faults = own.chain(dataset.faults()).chain(no_evaluation_faults(&config)).chain(follows).collect();
-    let model_dir = settings.model_dir(faults)?;
-    let output_dir = output.dir("dpo");
-    output.check_dir(&output_dir)?;
+    training::run(&args.training)
+}
 
-    let base_model = model_dir.to_string_lossy().into_owned();
-    let source = settings.open(model_dir, &peft)?;
-    let mut tokenizer = source.tokenizer()?;
-    let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
-    let eos_note = choose_eos(settings.eos_token.as_deref(), template.as_ref(), &mut tokenizer)?;
-    // A dry run writes nothing.
-    let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
-    let options = data.options(rejected.clone())?;
-    let bar = progress::rows_bar("tokenising");
-    let rows = &mut |rows| bar.set_position(rows);
-    let prepared = prepare_preference(&dataset.open()?, &tokenizer, template.as_ref(), &options, rows)?;
-    bar.finish_and_clear();
-    let device = settings.device.resolve()?;
-    let kind = ReferenceKind::of(&method, &peft);
+/// The settings of `reheat dpo` that other commands do not have.
+#[derive(Debug)]
+pub(crate) struct DpoSettings {
+    data: AnswerSettings,
+    loss: DpoConfig,
+}
 
-    let mut facts = facts(&prepared, &config, &device, eos_note);
-    facts.push(kind.fact());
-    let plan = Plan { command: "dpo", resolved: &resolved, facts };
-    if args.dry_run {
-        if args.format.json {
-            return output::print_json(&plan.to_json());
-        }
-        return Ok(plan.print(&mut output::stdout())?);
+impl HasTable for DpoSettings {
+    fn table() -> &'static Table {
+        static TABLE: LazyLock<Table> = LazyLock::new(|| {
+            training::table(|table| table.with::<AnswerSettings>("Data").with::<DpoConfig>("Loss"))
+                // TRL turns all dropout off.
+                .with_default("lora_dropout", json!(0.0))
+                .with_default("learning_rate", json!(1e-6))
+        });
+        &TABLE
     }
-    report::print(&prepared.report, rejected.as_deref());
+}
 
-    let model = source.model_with(&peft.load_options(config.dtype), &device.device)?;
-    let mut model = peft.apply(model, &source, &base_model, config.seed)?;
-    peft::report(&model);
-    // The reference computes as the policy will.
-    model.set_compute(config.dtype.compute());
-    if let Some(eos) = tokenizer.special_tokens().eos() {
-        model.config_mut().set("eos_token_id", eos.id.into());
+impl TrainingCommand for DpoSettings {
+    const NAME: &'static str = "dpo";
+    const TITLE: &'static str = "direct preference optimisation";
+    type Example = PreferencePair;
+    type Method = Dpo;
+
+    fn extract(resolved: &Resolved) -> Result<Self, Fault> {
+        Ok(Self { data: resolved.extract()?, loss: resolved.extract()? })
     }
-    let card = card(ModelCard::new("dpo", "direct preference optimisation", &base_model), &dataset, &prepared.report);
-    let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
-    let reference = kind.make(&model, &prepared.examples, &method, &config)?;
-    let mut watch = DpoWatch::new(&method);
-    let mut trainer = Trainer::new(model, Dpo::new(prepared.examples, method, reference)?, config)?;
-    output.resume_or_clear(&mut trainer, &output_dir)?;
-    let companions = Companions { tokenizer, template };
-    let watch: Option<Watch> = Some(Box::new(move |row| watch.observe(row).map(|notice| notice.to_string())));
-    let run = Run { dir: &output_dir, companions, resolved: &resolved, settings: &output, card, truncated, watch };
-    finish(&run.train(trainer)?, &output_dir, args.format)
+
+    fn faults(&self, _shared: &SharedSettings) -> Vec<String> {
+        self.loss.faults()
+    }
+
+    fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<PreferencePair>> {
+        let (tokenizer, template) = (&rows.companions.tokenizer, rows.companions.template.as_ref());
+        let options = self.data.options(rows.rejected)?;
+        Ok(prepare_preference(&rows.dataset, tokenizer, template, &options, rows.progress)?)
+    }
+
+    fn facts(&self, shared: &SharedSettings) -> Vec<Fact> {
+        vec![ReferenceKind::of(&self.loss, shared.peft.use_peft).fact()]
+    }
+
+    fn method(&self, pairs: Vec<PreferencePair>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Dpo> {
+        let kind = ReferenceKind::of(&self.loss, setup.settings.peft.use_peft);
+        let reference = kind.make(model, &pairs, &self.loss, &setup.settings.training)?;
+        Ok(Dpo::new(pairs, self.loss.clone(), reference)?)
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        let mut watch = DpoWatch::new(&self.loss);
+        Some(Box::new(move |row| watch.observe(row).map(|notice| notice.to_string())))
+    }
 }
 
 /// How the reference is held.
@@ -158,10 +99,10 @@ enum ReferenceKind {
 }
 
 impl ReferenceKind {
-    fn of(method: &DpoConfig, peft: &PeftSettings) -> Self {
+    fn of(method: &DpoConfig, use_peft: bool) -> Self {
         match (method.sync_ref_model, method.precompute_ref_log_probs) {
             (true, _) => Self::FollowingCopy,
-            (false, Some(false)) if peft.use_peft => Self::WithoutTraining,
+            (false, Some(false)) if use_peft => Self::WithoutTraining,
             (false, Some(false)) => Self::Copy,
             (false, _) => Self::Precomputed,
         }

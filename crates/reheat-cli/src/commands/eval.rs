@@ -50,21 +50,18 @@ pub(crate) struct EvalArgs {
 #[derive(Debug)]
 pub(crate) struct EvalSettings;
 
-static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PrepareSettings>("Data"));
-static ALL: LazyLock<Table> =
-    LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset").with::<PrepareSettings>("Data"));
-
 impl HasTable for EvalSettings {
     fn table() -> &'static Table {
-        &ALL
+        static TABLE: LazyLock<Table> =
+            LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset").with::<PrepareSettings>("Data"));
+        &TABLE
     }
 }
 
 pub(super) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let resolved = resolve(&args.flags, None)?;
-    let dataset: DatasetSettings = resolved.extract(&DATASET)?;
-    let data: PrepareSettings = resolved.extract(&DATA)?;
+    let dataset: DatasetSettings = resolved.extract()?;
+    let data: PrepareSettings = resolved.extract()?;
     if let Some(fault) = dataset.faults().into_iter().next() {
         return Err(Fault::input(fault).into());
     }

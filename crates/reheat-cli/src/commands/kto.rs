@@ -1,23 +1,17 @@
 //! `reheat kto`: Kahneman-Tversky optimisation.
 
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use reheat_data::prepare_unpaired;
-use reheat_train::{Kto, KtoConfig, ModelCard, Trainer, TrainingConfig};
+use reheat_data::{Prepared, UnpairedCompletion, prepare_unpaired};
+use reheat_model::Qwen2;
+use reheat_train::{Kto, KtoConfig};
 use serde_json::json;
 
-use super::{
-    dpo::precomputed,
-    peft::{self, PeftSettings},
-    sft::{RunSettings, card, facts, finish},
-    source::choose_eos,
-};
+use super::dpo::precomputed;
 use crate::{
-    output::{self, Format},
-    progress, report,
-    settings::{AnswerSettings, DatasetSettings, Flags, HasTable, Plan, Table, resolve},
-    training::{Companions, OutputSettings, Run, no_evaluation_faults},
+    fault::Fault,
+    settings::{AnswerSettings, HasTable, Resolved, Table},
+    training::{self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
 };
 
 /// Train a model on answers that are good or bad on their own.
@@ -31,116 +25,59 @@ Examples:
   reheat kto --model runs/sft --dataset preferences.jsonl --undesirable-weight 0.5
   reheat kto --config kto.yaml --dry-run")]
 pub(crate) struct KtoArgs {
-    /// YAML file of settings.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Print what would be done, with the origin of every setting, and stop.
-    #[arg(long)]
-    dry_run: bool,
-
     #[command(flatten)]
-    flags: Flags<KtoSettings>,
-
-    #[command(flatten)]
-    format: Format,
-}
-
-/// The settings of `reheat kto`.
-#[derive(Debug)]
-pub(crate) struct KtoSettings;
-
-static RUN: LazyLock<Table> = LazyLock::new(|| Table::default().with::<RunSettings>("Run"));
-static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<AnswerSettings>("Data"));
-static METHOD: LazyLock<Table> = LazyLock::new(|| Table::default().with::<KtoConfig>("Loss"));
-static PEFT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PeftSettings>("Adapters"));
-static OUTPUT: LazyLock<Table> = LazyLock::new(|| Table::default().with::<OutputSettings>("Output"));
-static TRAINING: LazyLock<Table> = LazyLock::new(|| Table::default().with::<TrainingConfig>("Training"));
-static ALL: LazyLock<Table> = LazyLock::new(|| {
-    Table::default()
-        .with::<RunSettings>("Run")
-        .with::<DatasetSettings>("Dataset")
-        .with::<AnswerSettings>("Data")
-        .with::<KtoConfig>("Loss")
-        .with::<PeftSettings>("Adapters")
-        .with::<TrainingConfig>("Training")
-        .with::<OutputSettings>("Output")
-        // TRL turns all dropout off.
-        .with_default("lora_dropout", json!(0.0))
-        .with_default("learning_rate", json!(1e-6))
-        .with_default("train_sampling_strategy", json!("sequential"))
-});
-
-impl HasTable for KtoSettings {
-    fn table() -> &'static Table {
-        &ALL
-    }
+    training: TrainingArgs<KtoSettings>,
 }
 
 pub(super) fn run(args: &KtoArgs) -> anyhow::Result<()> {
-    let resolved = resolve(&args.flags, args.config.as_deref())?;
-    for note in &resolved.notes {
-        eprintln!("note: {note}");
-    }
-    let settings: RunSettings = resolved.extract(&RUN)?;
-    let dataset: DatasetSettings = resolved.extract(&DATASET)?;
-    let data: AnswerSettings = resolved.extract(&DATA)?;
-    let method: KtoConfig = resolved.extract(&METHOD)?;
-    let config: TrainingConfig = resolved.extract(&TRAINING)?;
-    let peft: PeftSettings = resolved.extract(&PEFT)?;
-    let output: OutputSettings = resolved.extract(&OUTPUT)?;
-    for note in peft.notes(&resolved) {
-        eprintln!("note: {note}");
-    }
-    let own = config.faults().into_iter().chain(method.faults()).chain(peft.faults());
-    let faults = own.chain(dataset.faults()).chain(no_evaluation_faults(&config)).collect();
-    let model_dir = settings.model_dir(faults)?;
-    let output_dir = output.dir("kto");
-    output.check_dir(&output_dir)?;
+    training::run(&args.training)
+}
 
-    let base_model = model_dir.to_string_lossy().into_owned();
-    let source = settings.open(model_dir, &peft)?;
-    let mut tokenizer = source.tokenizer()?;
-    let template = source.training_template(settings.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
-    let eos_note = choose_eos(settings.eos_token.as_deref(), template.as_ref(), &mut tokenizer)?;
-    // A dry run writes nothing.
-    let rejected = (!args.dry_run).then(|| output_dir.join("rejected.jsonl"));
-    let options = data.options(rejected.clone())?;
-    let bar = progress::rows_bar("tokenising");
-    let rows = &mut |rows| bar.set_position(rows);
-    let prepared = prepare_unpaired(&dataset.open()?, &tokenizer, template.as_ref(), &options, rows)?;
-    bar.finish_and_clear();
-    let device = settings.device.resolve()?;
+/// The settings of `reheat kto` that other commands do not have.
+#[derive(Debug)]
+pub(crate) struct KtoSettings {
+    data: AnswerSettings,
+    loss: KtoConfig,
+}
 
-    let plan = Plan { command: "kto", resolved: &resolved, facts: facts(&prepared, &config, &device, eos_note) };
-    if args.dry_run {
-        if args.format.json {
-            return output::print_json(&plan.to_json());
-        }
-        return Ok(plan.print(&mut output::stdout())?);
+impl HasTable for KtoSettings {
+    fn table() -> &'static Table {
+        static TABLE: LazyLock<Table> = LazyLock::new(|| {
+            training::table(|table| table.with::<AnswerSettings>("Data").with::<KtoConfig>("Loss"))
+                // TRL turns all dropout off.
+                .with_default("lora_dropout", json!(0.0))
+                .with_default("learning_rate", json!(1e-6))
+                .with_default("train_sampling_strategy", json!("sequential"))
+        });
+        &TABLE
     }
-    report::print(&prepared.report, rejected.as_deref());
-    let good = prepared.examples.iter().filter(|answer| answer.label).count();
-    eprintln!("{good} good answers, {} bad", prepared.examples.len() - good);
+}
 
-    let model = source.model_with(&peft.load_options(config.dtype), &device.device)?;
-    let mut model = peft.apply(model, &source, &base_model, config.seed)?;
-    peft::report(&model);
-    // The reference computes as the policy will.
-    model.set_compute(config.dtype.compute());
-    if let Some(eos) = tokenizer.special_tokens().eos() {
-        model.config_mut().set("eos_token_id", eos.id.into());
+impl TrainingCommand for KtoSettings {
+    const NAME: &'static str = "kto";
+    const TITLE: &'static str = "Kahneman-Tversky optimisation";
+    type Example = UnpairedCompletion;
+    type Method = Kto;
+
+    fn extract(resolved: &Resolved) -> Result<Self, Fault> {
+        Ok(Self { data: resolved.extract()?, loss: resolved.extract()? })
     }
-    let batch_size = config.per_device_train_batch_size;
-    let card = card(ModelCard::new("kto", "Kahneman-Tversky optimisation", &base_model), &dataset, &prepared.report);
-    let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
-    let reference = precomputed(&model, &Kto::pairs(&prepared.examples, batch_size), None, batch_size)?;
-    let kto = Kto::new(&prepared.examples, batch_size, method, reference)?;
-    let mut trainer = Trainer::new(model, kto, config)?;
-    output.resume_or_clear(&mut trainer, &output_dir)?;
-    let companions = Companions { tokenizer, template };
-    let run =
-        Run { dir: &output_dir, companions, resolved: &resolved, settings: &output, card, truncated, watch: None };
-    finish(&run.train(trainer)?, &output_dir, args.format)
+
+    fn faults(&self, _shared: &SharedSettings) -> Vec<String> {
+        self.loss.faults()
+    }
+
+    fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<UnpairedCompletion>> {
+        let (tokenizer, template) = (&rows.companions.tokenizer, rows.companions.template.as_ref());
+        let options = self.data.options(rows.rejected)?;
+        Ok(prepare_unpaired(&rows.dataset, tokenizer, template, &options, rows.progress)?)
+    }
+
+    fn method(&self, answers: Vec<UnpairedCompletion>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Kto> {
+        let good = answers.iter().filter(|answer| answer.label).count();
+        eprintln!("{good} good answers, {} bad", answers.len() - good);
+        let batch_size = setup.settings.training.per_device_train_batch_size;
+        let reference = precomputed(model, &Kto::pairs(&answers, batch_size), None, batch_size)?;
+        Ok(Kto::new(&answers, batch_size, self.loss.clone(), reference)?)
+    }
 }

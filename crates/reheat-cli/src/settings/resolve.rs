@@ -12,7 +12,7 @@ use super::{
     file::{self, Entry},
     flags::{Flags, HasTable},
     names::{Foreign, foreign},
-    table::{Field, Table},
+    table::{Field, Table, defaults},
 };
 use crate::fault::Fault;
 
@@ -56,11 +56,12 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     /// The settings struct `T`, which is part of the command's table.
-    pub(crate) fn extract<T: DeserializeOwned>(&self, keys: &Table) -> Result<T, Fault> {
+    pub(crate) fn extract<T: Serialize + DeserializeOwned + Default>(&self) -> Result<T, Fault> {
+        let keys = defaults::<T>();
         let own: Map<String, Value> = self
             .settings
             .iter()
-            .filter(|setting| keys.field(&setting.key).is_some())
+            .filter(|setting| keys.contains_key(&setting.key))
             .map(|setting| (setting.key.clone(), setting.value.clone()))
             .collect();
         serde_json::from_value(Value::Object(own))
@@ -279,7 +280,7 @@ mod tests {
         let place = |text: String| text.replace(&path.display().to_string(), "run.yaml");
         let flags = parse(words).map_err(|error| error.to_string())?;
         let resolved = resolve(&flags, config).map_err(|fault| place(fault.to_string()))?;
-        let sample = resolved.extract::<Sample>(&TABLE).map_err(|fault| fault.to_string())?;
+        let sample = resolved.extract::<Sample>().map_err(|fault| fault.to_string())?;
         Ok((sample, resolved))
     }
 

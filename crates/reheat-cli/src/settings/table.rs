@@ -109,7 +109,8 @@ impl Table {
     }
 }
 
-fn defaults<T: Serialize + Default>() -> Map<String, Value> {
+/// The fields of a settings struct with their defaults.
+pub(super) fn defaults<T: Serialize + Default>() -> Map<String, Value> {
     match serde_json::to_value(T::default()) {
         Ok(Value::Object(map)) => map,
         other => unreachable!("settings are a struct, found {other:?}"),

@@ -6,8 +6,7 @@ use reheat_train::TrainingDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::source::ModelSource;
-use crate::{fault::Fault, settings::Resolved};
+use crate::{commands::ModelSource, fault::Fault, settings::Resolved};
 
 /// What is trained of the model.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -82,7 +81,7 @@ impl PeftSettings {
     }
 
     /// Everything that is wrong with the values.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = self.config().faults();
         if self.load_in_4bit && self.load_in_8bit {
             faults.push("load_in_4bit and load_in_8bit exclude each other".into());
@@ -96,7 +95,7 @@ impl PeftSettings {
     }
 
     /// How the model is loaded: with adapters, frozen weights need not be held in 32 bits.
-    pub(crate) fn load_options(&self, dtype: TrainingDtype) -> LoadOptions {
+    pub(super) fn load_options(&self, dtype: TrainingDtype) -> LoadOptions {
         let kind = match self.bnb_4bit_quant_type {
             QuantType::Fp4 => FourBitKind::Fp4,
             QuantType::Nf4 => FourBitKind::Nf4,
@@ -112,7 +111,7 @@ impl PeftSettings {
     }
 
     /// What a person should know: settings of adapters without adapters.
-    pub(crate) fn notes(&self, resolved: &Resolved) -> Vec<String> {
+    pub(super) fn notes(&self, resolved: &Resolved) -> Vec<String> {
         if self.use_peft {
             return Vec::new();
         }
@@ -126,7 +125,7 @@ impl PeftSettings {
     ///
     /// # Errors
     /// If the source is an adapter and adapters are not to be trained, or a name matches no module.
-    pub(crate) fn check(&self, source: &ModelSource) -> anyhow::Result<()> {
+    pub(super) fn check(&self, source: &ModelSource) -> anyhow::Result<()> {
         match (self.use_peft, source.is_adapter()) {
             (false, false) | (true, true) => Ok(()),
             (false, true) => {
@@ -147,7 +146,7 @@ impl PeftSettings {
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(crate) fn apply(
+    pub(super) fn apply(
         &self,
         model: Qwen2,
         source: &ModelSource,
@@ -165,7 +164,7 @@ impl PeftSettings {
 }
 
 /// How much of the model is trained, on stderr.
-pub(crate) fn report(model: &Qwen2) {
+pub(super) fn report(model: &Qwen2) {
     if model.lora_config().is_some() {
         let (trained, all) = (model.num_trained_parameters(), model.without_adapters().config().num_parameters());
         let share = 100.0 * trained as f64 / all as f64;

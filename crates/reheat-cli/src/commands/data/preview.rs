@@ -51,21 +51,18 @@ pub(crate) struct PreviewArgs {
 #[derive(Debug)]
 pub(crate) struct Preview;
 
-static DATASET: LazyLock<Table> = LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset"));
-static DATA: LazyLock<Table> = LazyLock::new(|| Table::default().with::<PrepareSettings>("Data"));
-static ALL: LazyLock<Table> =
-    LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset").with::<PrepareSettings>("Data"));
-
 impl HasTable for Preview {
     fn table() -> &'static Table {
-        &ALL
+        static TABLE: LazyLock<Table> =
+            LazyLock::new(|| Table::default().with::<DatasetSettings>("Dataset").with::<PrepareSettings>("Data"));
+        &TABLE
     }
 }
 
 pub(super) fn run(args: PreviewArgs) -> anyhow::Result<()> {
     let resolved = resolve(&with_paths(args.flags, args.paths)?, None)?;
-    let settings: DatasetSettings = resolved.extract(&DATASET)?;
-    let data: PrepareSettings = resolved.extract(&DATA)?;
+    let settings: DatasetSettings = resolved.extract()?;
+    let data: PrepareSettings = resolved.extract()?;
     let dataset = open(&settings)?;
     let (tokenizer, template) = args.text.open()?;
     let rows = preview(&dataset, &tokenizer, template.as_ref(), &data.options(None)?, args.num_rows)?;

@@ -13,6 +13,7 @@ mod prepare; // datasets to what training takes, with a report
 mod inspect; // what a dataset holds
 mod spread; // quantities in numbers
 mod write; // examples to files
+mod labels; // what each token is learned as
 mod batch; // sequences laid end to end
 mod pack; // documents to full rows
 mod order; // the order of an epoch

@@ -4,7 +4,10 @@
 //! puts each where the least space is left over. TRL packs each 1000 rows apart; here all rows are packed together,
 //! which leaves less space over, unless [`PackOptions::batch_size`] says otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -105,33 +108,30 @@ pub fn pack(sequences: &[Sequence], options: &PackOptions) -> Result<(Vec<Sequen
 }
 
 /// Tokens that stay together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Document<'a> {
-    input_ids: &'a [u32],
-    labels: &'a [i32],
+    sequence: &'a Sequence,
+    tokens: Range<usize>,
 }
 
 impl<'a> Document<'a> {
     fn all_of(sequence: &'a Sequence) -> impl Iterator<Item = Self> {
-        sequence.documents().map(|document| Self {
-            input_ids: &sequence.input_ids[document.clone()],
-            labels: &sequence.labels[document],
-        })
+        sequence.documents().map(move |tokens| Self { sequence, tokens })
     }
 
     fn len(&self) -> usize {
-        self.input_ids.len()
+        self.tokens.len()
     }
 
     fn append_to(&self, row: &mut Sequence) {
-        row.input_ids.extend_from_slice(self.input_ids);
-        row.labels.extend_from_slice(self.labels);
+        row.extend_from(self.sequence, self.tokens.clone());
     }
 
     /// Pieces of at most `max_length` tokens, in order.
     fn pieces(&self, max_length: usize) -> impl Iterator<Item = Self> {
-        let pieces = self.input_ids.chunks(max_length).zip(self.labels.chunks(max_length));
-        pieces.map(|(input_ids, labels)| Self { input_ids, labels })
+        let (sequence, end) = (self.sequence, self.tokens.end);
+        let starts = self.tokens.clone().step_by(max_length);
+        starts.map(move |start| Self { sequence, tokens: start..end.min(start + max_length) })
     }
 }
 
@@ -180,8 +180,8 @@ fn best_fit(documents: &[Document], options: &PackOptions, rows: &mut Vec<Sequen
         }
     }
     rows.extend(bins.into_iter().map(|bin| {
-        let mut row =
-            Sequence { seq_lens: bin.iter().map(|&index| documents[index].len()).collect(), ..Default::default() };
+        let mut row = Sequence::default();
+        row.seq_lens = bin.iter().map(|&index| documents[index].len()).collect();
         bin.iter().for_each(|&index| documents[index].append_to(&mut row));
         row
     }));
@@ -190,14 +190,12 @@ fn best_fit(documents: &[Document], options: &PackOptions, rows: &mut Vec<Sequen
 fn wrapped(documents: &[Document], options: &PackOptions, rows: &mut Vec<Sequence>, report: &mut PackReport) {
     let mut row = Sequence::default();
     for document in documents {
-        let mut rest = *document;
+        let mut rest = document.tokens.clone();
         let mut pieces = 0;
-        while rest.len() > 0 {
-            let taken = rest.len().min(options.max_length - row.input_ids.len());
-            let (ids, ids_left) = rest.input_ids.split_at(taken);
-            let (labels, labels_left) = rest.labels.split_at(taken);
-            Document { input_ids: ids, labels }.append_to(&mut row);
-            rest = Document { input_ids: ids_left, labels: labels_left };
+        while !rest.is_empty() {
+            let end = rest.end.min(rest.start + options.max_length - row.input_ids.len());
+            row.extend_from(document.sequence, rest.start..end);
+            rest.start = end;
             pieces += 1;
             if row.input_ids.len() == options.max_length {
                 rows.push(std::mem::take(&mut row));

@@ -84,7 +84,7 @@ impl Case {
                 .examples
                 .iter()
                 .map(|sequence| {
-                    let mut row = json!({"input_ids": sequence.input_ids, "labels": sequence.labels});
+                    let mut row = json!({"input_ids": sequence.input_ids, "labels": sequence.labels()});
                     if !sequence.seq_lens.is_empty() {
                         row["seq_lengths"] = json!(sequence.seq_lens);
                     }
@@ -251,7 +251,8 @@ fn messages_with_weights_are_learned_where_the_weight_is_one() {
     ]}]);
     let case = Case::new(&rows);
     let sequence = &case.sft().unwrap().examples[0];
-    let learned: Vec<u32> = sequence.labels.iter().filter(|label| **label >= 0).map(|label| *label as u32).collect();
+    let learned: Vec<u32> =
+        sequence.labels().into_iter().filter(|label| *label >= 0).map(|label| label as u32).collect();
     assert_eq!(learned, case.ids("dd<|im_end|>"));
 }
 

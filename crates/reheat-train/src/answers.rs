@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use reheat_data::{Batch, IGNORE_INDEX, Sequence};
+use reheat_data::{Batch, Sequence};
 
 /// Sequences of a prompt and an answer each; the answers' tokens alone are scored.
 #[derive(Debug, Clone)]
@@ -68,9 +68,7 @@ impl Answers {
 
 /// Prompt and answer, with the answer as labels.
 fn answer_after(prompt_ids: &[u32], answer_ids: &[u32]) -> Sequence {
-    let mut sequence = Sequence::new(prompt_ids.iter().chain(answer_ids).copied().collect());
-    sequence.labels[..prompt_ids.len()].fill(IGNORE_INDEX);
-    sequence
+    Sequence::new([prompt_ids, answer_ids].concat()).learned_from(prompt_ids.len())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     pipeline::{self, Outcome, Recipe, Size},
 };
 use crate::{
-    Context, DataError, Dataset, Example, Format, IGNORE_INDEX, RowId, RowProblem, Sequence, Turns,
+    Context, DataError, Dataset, Example, Format, RowId, RowProblem, Sequence, Turns,
     format::extract_prompt,
     tokenize::{Encoder, Learned},
 };
@@ -58,9 +58,7 @@ impl UnpairedCompletion {
 }
 
 fn answered(prompt_ids: &[u32], answer_ids: &[u32]) -> Sequence {
-    let mut sequence = Sequence::new([prompt_ids, answer_ids].concat());
-    sequence.labels[..prompt_ids.len()].fill(IGNORE_INDEX);
-    sequence
+    Sequence::new([prompt_ids, answer_ids].concat()).learned_from(prompt_ids.len())
 }
 
 /// Reads a dataset of preferences and makes pairs of answers.

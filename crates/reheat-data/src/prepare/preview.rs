@@ -11,9 +11,7 @@ use super::{
     prepare_sft,
     sft::Sft,
 };
-use crate::{
-    DataError, Dataset, Example, Format, IGNORE_INDEX, RowId, RowProblem, Sequence, Spread, tokenize::Encoder,
-};
+use crate::{DataError, Dataset, Example, Format, RowId, RowProblem, Sequence, Spread, tokenize::Encoder};
 
 /// A row as it will be trained.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -234,11 +232,9 @@ impl Recipe for AnyKind<'_> {
             }
             Example::PromptOnly { prompt, context, .. } => {
                 let input_ids = self.encoder().prompt(&prompt, &context)?;
-                let labels = vec![IGNORE_INDEX; input_ids.len()];
-                vec![Outcome::Item {
-                    item: one("prompt")(Sequence::with_labels(input_ids, labels)),
-                    size: Default::default(),
-                }]
+                let len = input_ids.len();
+                let item = one("prompt")(Sequence::new(input_ids).learned_from(len));
+                vec![Outcome::Item { item, size: Default::default() }]
             }
             Example::Stepwise { prompt, completions, .. } => {
                 let text = format!("{prompt}{}", completions.concat());

@@ -8,8 +8,8 @@ use super::{
     pipeline::{self, Outcome, Recipe, Size},
 };
 use crate::{
-    DataError, Dataset, Example, Format, IGNORE_INDEX, RowId, RowProblem, Sequence, pack,
-    tokenize::{Encoder, Learned},
+    DataError, Dataset, Example, Format, RowId, RowProblem, Sequence, pack,
+    tokenize::{Continued, Encoder, Learned},
 };
 
 /// Reads a dataset and makes sequences for supervised fine-tuning.
@@ -97,11 +97,10 @@ impl Sft<'_> {
                 (self.encoder.conversation(messages, context, learned)?, false)
             }
             Example::PromptCompletion { prompt, completion, context } => {
-                let mut continued = self.encoder.continued(&prompt, completion, &context, learned)?;
-                if self.options.completion_only_loss {
-                    continued.sequence.labels[..continued.prompt_len].fill(IGNORE_INDEX);
-                }
-                (continued.sequence, continued.prompt_diverges)
+                let Continued { sequence, prompt_len, prompt_diverges } =
+                    self.encoder.continued(&prompt, completion, &context, learned)?;
+                let unlearned = if self.options.completion_only_loss { prompt_len } else { 0 };
+                (sequence.learned_from(unlearned), prompt_diverges)
             }
             Example::Tokens { input_ids, labels: Some(labels) } => (Sequence::with_labels(input_ids, labels), false),
             Example::Tokens { input_ids, labels: None } => (Sequence::new(input_ids), false),
@@ -125,16 +124,11 @@ impl Sft<'_> {
                 Overlong::Drop => return Ok(Outcome::LeftOut { problem: overlong, size: Size::default() }),
                 Overlong::Error => return Err(overlong),
             }
-            if self.options.truncation_mode == TruncationMode::KeepEnd {
-                sequence.input_ids.drain(..tokens - max_length);
-                sequence.labels.drain(..tokens - max_length);
-            }
-            sequence.input_ids.truncate(max_length);
-            sequence.labels.truncate(max_length);
         }
-        // A long row would hold its memory after it is cut.
-        sequence.input_ids.shrink_to_fit();
-        sequence.labels.shrink_to_fit();
+        sequence.keep(match self.options.truncation_mode {
+            TruncationMode::KeepStart => 0..tokens.min(max_length),
+            TruncationMode::KeepEnd => tokens.saturating_sub(max_length)..tokens,
+        });
         let size = Size {
             tokens: sequence.input_ids.len(),
             trained_tokens: sequence.num_items(),

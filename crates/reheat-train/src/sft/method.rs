@@ -34,7 +34,7 @@ impl Method for Sft {
         let rows = self.sequences.iter().flat_map(|sequence| {
             let ids = sequence.input_ids.iter().map(|id| *id as i32);
             let lengths = sequence.seq_lens.iter().map(|len| *len as i32);
-            ids.chain(sequence.labels.iter().copied()).chain(lengths).chain([sequence.input_ids.len() as i32])
+            ids.chain(sequence.labels()).chain(lengths).chain([sequence.input_ids.len() as i32])
         });
         let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
         identity.insert("method".into(), "sft".into());

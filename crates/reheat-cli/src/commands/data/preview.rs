@@ -100,15 +100,13 @@ fn print(row: &PreviewedRow, tokenizer: &Tokenizer, ids: bool, out: &mut impl st
         let learned = sequence.num_items();
         let head = format!("{name}: {} tokens, {learned} learned{lens}", sequence.input_ids.len());
         writeln!(out, "{}", style(head).dim())?;
+        let labels = sequence.labels();
         for document in sequence.documents() {
-            let part = Sequence::with_labels(
-                sequence.input_ids[document.clone()].to_vec(),
-                sequence.labels[document].to_vec(),
-            );
-            let text = shown(&part, tokenizer)?;
+            let (input_ids, labels) = (&sequence.input_ids[document.clone()], &labels[document]);
+            let text = shown(input_ids, labels, tokenizer)?;
             writeln!(out, "{}", text.strip_suffix('\n').unwrap_or(&text))?;
             if ids {
-                print_ids(&part, tokenizer, out)?;
+                print_ids(input_ids, labels, tokenizer, out)?;
             }
         }
     }
@@ -121,15 +119,15 @@ fn print(row: &PreviewedRow, tokenizer: &Tokenizer, ids: bool, out: &mut impl st
     Ok(writeln!(out)?)
 }
 
-/// The sequence as text, with what is learned in colour. The first token of a document is never learned.
-fn shown(sequence: &Sequence, tokenizer: &Tokenizer) -> anyhow::Result<String> {
-    let is_learned = |index: usize| index > 0 && sequence.labels[index] != IGNORE_INDEX;
+/// A document as text, with what is learned in colour. Its first token is never learned.
+fn shown(input_ids: &[u32], labels: &[i32], tokenizer: &Tokenizer) -> anyhow::Result<String> {
+    let is_learned = |index: usize| index > 0 && labels[index] != IGNORE_INDEX;
     let mut text = String::new();
     let mut learned = Vec::new();
     let mut start = 0;
-    while start < sequence.input_ids.len() {
-        let run = (start..sequence.input_ids.len()).take_while(|&index| is_learned(index) == is_learned(start)).count();
-        let piece = tokenizer.decode(&sequence.input_ids[start..start + run], DecodeMode::KeepSpecialTokens)?;
+    while start < input_ids.len() {
+        let run = (start..input_ids.len()).take_while(|&index| is_learned(index) == is_learned(start)).count();
+        let piece = tokenizer.decode(&input_ids[start..start + run], DecodeMode::KeepSpecialTokens)?;
         if is_learned(start) {
             learned.push(text.len()..text.len() + piece.len());
         }
@@ -139,9 +137,14 @@ fn shown(sequence: &Sequence, tokenizer: &Tokenizer) -> anyhow::Result<String> {
     Ok(painted(&text, &learned))
 }
 
-fn print_ids(sequence: &Sequence, tokenizer: &Tokenizer, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+fn print_ids(
+    input_ids: &[u32],
+    labels: &[i32],
+    tokenizer: &Tokenizer,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
     writeln!(out, "{}", style(format!("{:>8}  {:>8}  token", "id", "label")).dim())?;
-    for (id, label) in sequence.input_ids.iter().zip(&sequence.labels) {
+    for (id, label) in input_ids.iter().zip(labels) {
         let piece = tokenizer.decode(&[*id], DecodeMode::KeepSpecialTokens)?;
         // A part of a character is no text; the vocabulary spells it.
         let spelled = || tokenizer.id_to_token(*id).unwrap_or_default();

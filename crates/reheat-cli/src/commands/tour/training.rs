@@ -87,7 +87,8 @@ fn trained(guide: &Guide, template: &ChatTemplate, file: &RowFile) -> anyhow::Re
     let prepared = prepare_sft(&file.dataset()?, &guide.tokenizer, Some(template), &options, &mut |_| {})?;
     for sequence in &prepared.examples {
         let mut line = String::new();
-        for (id, label) in sequence.input_ids.iter().zip(&sequence.labels) {
+        let labels = sequence.labels();
+        for (id, label) in sequence.input_ids.iter().zip(&labels) {
             let piece = visible_lines(&guide.label(*id).replace('␣', " "));
             let piece = if *label == IGNORE_INDEX { style(piece).dim() } else { style(piece).black().on_green() };
             line.push_str(&piece.to_string());
@@ -95,7 +96,7 @@ fn trained(guide: &Guide, template: &ChatTemplate, file: &RowFile) -> anyhow::Re
         println!("   {line}");
         let shown = SHOWN_IDS.min(sequence.input_ids.len());
         println!("   input_ids {:?}", &sequence.input_ids[..shown]);
-        println!("   labels    {:?}", &sequence.labels[..shown]);
+        println!("   labels    {:?}", &labels[..shown]);
         println!("   {} of {} tokens are trained", sequence.num_items(), sequence.input_ids.len());
     }
     if guide.source.is_bundled() {

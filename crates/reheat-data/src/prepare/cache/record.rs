@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use serde_json::{Map, Number, Value};
 
-use crate::{PreferencePair, Prompt, Sequence, UnpairedCompletion};
+use crate::{PreferencePair, Prompt, Sequence, UnpairedCompletion, labels::Labels};
 
 /// Something that the cache keeps.
 pub(in crate::prepare) trait Record: Sized {
@@ -18,15 +18,31 @@ pub(in crate::prepare) trait Record: Sized {
 impl Record for Sequence {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         write_list(out, self.input_ids.iter().copied())?;
-        write_list(out, self.labels.iter().map(|label| label.cast_unsigned()))?;
+        match self.held_labels() {
+            Labels::Runs(runs) => {
+                out.write_all(b"r")?;
+                write_u64(out, runs.len() as u64)?;
+                let mut bounds = runs.iter().flat_map(|run| [run.start, run.end]);
+                bounds.try_for_each(|bound| out.write_all(&bound.to_le_bytes()))?;
+            }
+            Labels::Given(labels) => {
+                out.write_all(b"l")?;
+                write_list(out, labels.iter().map(|label| label.cast_unsigned()))?;
+            }
+        }
         // A document is shorter than 2^32 tokens: its ids are in memory.
         write_list(out, self.seq_lens.iter().map(|len| *len as u32))
     }
 
     fn read(entry: &mut Entry<impl Read>) -> io::Result<Self> {
         let input_ids = entry.list()?;
-        let labels = entry.list()?.into_iter().map(u32::cast_signed).collect();
-        Ok(Self { input_ids, labels, seq_lens: entry.list()?.into_iter().map(|len| len as usize).collect() })
+        let labels = match entry.kind()? {
+            b'r' => Labels::Runs(entry.words(2)?.chunks_exact(2).map(|bounds| bounds[0]..bounds[1]).collect()),
+            b'l' => Labels::Given(entry.list()?.into_iter().map(u32::cast_signed).collect()),
+            _ => return Err(damaged()),
+        };
+        let seq_lens = entry.list()?.into_iter().map(|len| len as usize).collect();
+        Ok(Self::from_parts(input_ids, labels, seq_lens))
     }
 }
 
@@ -161,8 +177,19 @@ impl<R: Read> Entry<R> {
         usize::try_from(length).ok().filter(|_| fits).ok_or_else(damaged)
     }
 
+    fn kind(&mut self) -> io::Result<u8> {
+        let mut kind = [0];
+        self.fill(&mut kind)?;
+        Ok(kind[0])
+    }
+
     fn list(&mut self) -> io::Result<Vec<u32>> {
-        let length = self.length(4)?;
+        self.words(1)
+    }
+
+    /// A list of items of so many words each.
+    fn words(&mut self, item: u64) -> io::Result<Vec<u32>> {
+        let length = self.length(4 * item)? * item as usize;
         let mut list = Vec::with_capacity(length);
         let mut bytes = [0; 4096];
         while list.len() < length {
@@ -189,21 +216,19 @@ impl<R: Read> Entry<R> {
 
     fn value_within(&mut self, depth: usize) -> io::Result<Value> {
         let depth = depth.checked_sub(1).ok_or_else(damaged)?;
-        let mut kind = [0];
-        self.fill(&mut kind)?;
-        Ok(match &kind {
-            b"n" => Value::Null,
-            b"f" => false.into(),
-            b"t" => true.into(),
-            b"u" => self.u64()?.into(),
-            b"i" => self.u64()?.cast_signed().into(),
-            b"d" => Number::from_f64(f64::from_bits(self.u64()?)).ok_or_else(damaged)?.into(),
-            b"s" => self.text()?.into(),
-            b"a" => {
+        Ok(match self.kind()? {
+            b'n' => Value::Null,
+            b'f' => false.into(),
+            b't' => true.into(),
+            b'u' => self.u64()?.into(),
+            b'i' => self.u64()?.cast_signed().into(),
+            b'd' => Number::from_f64(f64::from_bits(self.u64()?)).ok_or_else(damaged)?.into(),
+            b's' => self.text()?.into(),
+            b'a' => {
                 let length = self.length(1)?;
                 (0..length).map(|_| self.value_within(depth)).collect::<io::Result<Vec<_>>>()?.into()
             }
-            b"o" => {
+            b'o' => {
                 let length = self.length(1)?;
                 let mut fields = Map::new();
                 for _ in 0..length {

@@ -18,20 +18,22 @@ pub(crate) trait HasTable {
 #[derive(Debug)]
 pub(crate) struct Flags<T> {
     pub(crate) given: BTreeMap<String, Vec<String>>,
+    /// Old names that were used.
+    pub(crate) notes: Vec<String>,
     table: PhantomData<T>,
 }
 
 // Not derived, which would ask the same of `T`.
 impl<T> Clone for Flags<T> {
     fn clone(&self) -> Self {
-        Self { given: self.given.clone(), table: PhantomData }
+        Self { given: self.given.clone(), notes: self.notes.clone(), table: PhantomData }
     }
 }
 
 impl<T: HasTable> Args for Flags<T> {
     fn augment_args(command: Command) -> Command {
         T::table().fields.iter().fold(command, |command, field| {
-            let command = command.arg(flag(field));
+            let command = command.arg(flag(field)).args(old_flags(T::table(), field));
             match field.kind {
                 Kind::Bool => command.arg(negation(field)),
                 _ => command,
@@ -51,10 +53,23 @@ fn flag(field: &'static Field) -> Arg {
         .help(short)
         .long_help(long)
         .help_heading(field.section)
-        .value_name(value_name(field))
-        .action(ArgAction::Set)
-        .allow_negative_numbers(true);
-    let arg = arg.aliases(field.aliases.iter().map(String::as_str));
+        .value_name(value_name(field));
+    with_values(arg.aliases(field.aliases.iter().map(String::as_str)), field)
+}
+
+/// Flags for the names that other versions and tools have for the setting.
+fn old_flags(table: &'static Table, field: &'static Field) -> Vec<Arg> {
+    let flag = |(old, flag): &'static (&'static str, String)| {
+        let others = table.old_names(field).map(|(other, _)| *other).filter(|other| other != old);
+        let arg = Arg::new(*old).long(flag.as_str()).hide(true).conflicts_with_all(others.chain([field.key.as_str()]));
+        with_values(if flag == old { arg } else { arg.alias(*old) }, field)
+    };
+    table.old_names(field).map(flag).collect()
+}
+
+/// What may stand behind the flag.
+fn with_values(arg: Arg, field: &'static Field) -> Arg {
+    let arg = arg.action(ArgAction::Set).allow_negative_numbers(true);
     if let Some(bare) = &field.bare {
         return arg.num_args(0..=1).default_missing_value(bare.as_str());
     }
@@ -110,16 +125,24 @@ fn help(field: &Field) -> (String, String) {
 impl<T: HasTable> FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut given = BTreeMap::new();
+        let mut notes = Vec::new();
+        let words = |id: &str| -> Option<Vec<String>> {
+            let was_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+            was_given.then(|| matches.get_many::<String>(id).into_iter().flatten().cloned().collect())
+        };
         for field in &T::table().fields {
-            if matches.value_source(&field.key) == Some(ValueSource::CommandLine) {
-                let words = matches.get_many::<String>(&field.key).into_iter().flatten().cloned().collect();
-                given.insert(field.key.clone(), words);
+            given.extend(words(&field.key).map(|words| (field.key.clone(), words)));
+            for (old, flag) in T::table().old_names(field) {
+                if let Some(words) = words(old) {
+                    notes.push(format!("--{flag} is called --{} now", field.flag));
+                    given.insert(field.key.clone(), words);
+                }
             }
             if field.kind == Kind::Bool && matches.get_flag(&field.negations[1]) {
                 given.insert(field.key.clone(), vec!["false".to_owned()]);
             }
         }
-        Ok(Self { given, table: PhantomData })
+        Ok(Self { given, notes, table: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -10,26 +10,55 @@ pub(crate) enum Foreign {
     Refused(&'static str),
 }
 
+/// Names that settings had in earlier versions of TRL or have in other tools, and what they are called here.
+const RENAMED: [(&str, &str); 33] = [
+    ("max_seq_length", "max_length"),
+    ("max_seq_len", "max_length"),
+    ("model_max_length", "max_length"),
+    ("cutoff_len", "max_length"),
+    ("evaluation_strategy", "eval_strategy"),
+    ("warmup_ratio", "warmup_steps"), // below 1, it is the share of all steps
+    ("per_gpu_train_batch_size", "per_device_train_batch_size"),
+    ("batch_size", "per_device_train_batch_size"),
+    ("train_batch_size", "per_device_train_batch_size"),
+    ("per_gpu_eval_batch_size", "per_device_eval_batch_size"),
+    ("eval_batch_size", "per_device_eval_batch_size"),
+    ("torch_dtype", "dtype"),
+    ("model", "model_name_or_path"),
+    ("model_id", "model_name_or_path"),
+    ("base_model", "model_name_or_path"),
+    ("dataset", "dataset_name"),
+    ("dataset_path", "dataset_name"),
+    ("train_file", "dataset_name"),
+    ("data_files", "dataset_name"),
+    ("dataset_config_name", "dataset_config"),
+    ("subset", "dataset_config"),
+    ("dataset_split", "dataset_train_split"),
+    ("train_split", "dataset_train_split"),
+    ("epochs", "num_train_epochs"),
+    ("num_epochs", "num_train_epochs"),
+    ("lr", "learning_rate"),
+    ("lr_scheduler", "lr_scheduler_type"),
+    ("optimizer", "optim"),
+    ("max_grad_norm_clip", "max_grad_norm"),
+    ("grad_clip", "max_grad_norm"),
+    ("train_on_completions_only", "completion_only_loss"),
+    ("completion_only", "completion_only_loss"),
+    ("activation_checkpointing", "gradient_checkpointing"),
+];
+
+/// Other names of a setting.
+pub(crate) fn old_names(key: &str) -> impl Iterator<Item = &'static str> {
+    RENAMED.iter().filter(move |(_, present)| *present == key).map(|(old, _)| *old)
+}
+
 /// The meaning of a key of another version or tool.
 pub(crate) fn foreign(key: &str) -> Option<Foreign> {
     use Foreign::{Ignored, Refused, Renamed};
+    if let Some((_, present)) = RENAMED.iter().find(|(old, _)| *old == key) {
+        return Some(Renamed(present));
+    }
     Some(match key {
-        "max_seq_length" | "max_seq_len" | "model_max_length" | "cutoff_len" => Renamed("max_length"),
-        "evaluation_strategy" => Renamed("eval_strategy"),
-        "warmup_ratio" => Renamed("warmup_steps"), // below 1, it is the share of all steps
-        "per_gpu_train_batch_size" | "batch_size" | "train_batch_size" => Renamed("per_device_train_batch_size"),
-        "per_gpu_eval_batch_size" | "eval_batch_size" => Renamed("per_device_eval_batch_size"),
-        "torch_dtype" => Renamed("dtype"),
-        "model" | "model_id" | "base_model" => Renamed("model_name_or_path"),
-        "dataset" | "dataset_path" | "train_file" | "data_files" => Renamed("dataset_name"),
-        "dataset_config_name" | "subset" => Renamed("dataset_config"),
-        "dataset_split" | "train_split" => Renamed("dataset_train_split"),
-        "epochs" | "num_epochs" => Renamed("num_train_epochs"),
-        "lr" => Renamed("learning_rate"),
-        "lr_scheduler" => Renamed("lr_scheduler_type"),
-        "optimizer" => Renamed("optim"),
-        "max_grad_norm_clip" | "grad_clip" => Renamed("max_grad_norm"),
-        "train_on_completions_only" | "completion_only" => Renamed("completion_only_loss"),
         "report_to"
         | "run_name"
         | "disable_tqdm"
@@ -86,18 +115,13 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "do_train" | "do_eval" | "do_predict" => Ignored("the command says what is done"),
         "logging_nan_inf_filter" => Refused("a loss that is not finite stops the run before the update"),
         "ignore_data_skip" => Refused("a resumed run sees the rows that are left, and no other"),
-        "activation_checkpointing" => Renamed("gradient_checkpointing"),
         "bf16" | "fp16" | "tf32" | "bf16_full_eval" | "fp16_full_eval" => Refused("set `dtype` instead"),
         "use_cpu" => Refused("set `device: cpu` instead"),
-        "optim_args" => Refused("set `optim_momentum`, `adam_beta1` and the like instead"),
         "optim_target_modules" => {
             Refused("GaLore and its kin are not there; `parameter_groups` and `use_peft` choose parameters")
         }
-        "label_smoothing_factor" => Refused("label smoothing is not there: the loss is that of the labels alone"),
-        "neftune_noise_alpha" => Refused("NEFTune is not there: embeddings are trained without noise"),
         "auto_find_batch_size" => Refused("set `per_device_train_batch_size`; it never changes the gradient of a step"),
         "dataloader_drop_last" => Refused("the last, smaller batch of an epoch is trained too"),
-        "eval_delay" => Refused("the first evaluations cannot be left out"),
         "include_for_metrics" | "batch_eval_metrics" => Refused("write a callback with the library instead"),
         "activation_offloading" => Refused("activations are recomputed instead, with `gradient_checkpointing`"),
         "enable_jit_checkpoint" => Refused("SIGTERM saves a checkpoint anyway"),

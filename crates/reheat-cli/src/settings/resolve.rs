@@ -92,7 +92,7 @@ pub(crate) fn resolve<T: HasTable>(flags: &Flags<T>, config: Option<&Path>) -> R
         Some(path) => file::read(path)?,
         None => Vec::new(),
     };
-    let mut merge = Merge { table: T::table(), faults: Vec::new(), notes: Vec::new() };
+    let mut merge = Merge { table: T::table(), faults: Vec::new(), notes: flags.notes.clone() };
     let path = config.unwrap_or(Path::new(""));
     let from_file = merge.file(path, entries);
     let from_flags = merge.flags(flags);
@@ -356,6 +356,23 @@ mod tests {
                 "run.yaml:2: `report_to` has no effect: metrics are always written to the output folder",
             ]
         );
+    }
+
+    #[test]
+    fn old_names_are_flags_too() {
+        for flag in ["--max-seq-length", "--max_seq_length", "--cutoff-len"] {
+            let (sample, resolved) = run(&[flag, "512", "--lr=1e-3"], Some("max_length: 3")).unwrap();
+            assert_eq!((sample.max_length, sample.learning_rate), (Some(512), 1e-3));
+            let spelled = flag.replace('_', "-");
+            assert_eq!(
+                resolved.notes,
+                ["--lr is called --learning-rate now".to_owned(), format!("{spelled} is called --max-length now")]
+            );
+        }
+        assert!(
+            run(&["--max-seq-length", "1", "--max-length", "2"], None).unwrap_err().contains("cannot be used with")
+        );
+        assert!(run(&["--lr", "fast"], None).unwrap_err().starts_with("--learning-rate: expected a number"));
     }
 
     #[test]

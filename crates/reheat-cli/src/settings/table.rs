@@ -6,6 +6,8 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use super::names::old_names;
+
 /// All fields that a command accepts, in the order in which they are declared.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -21,6 +23,8 @@ pub(crate) struct Field {
     pub(crate) flag: String,
     /// Other spellings of the flag: TRL writes underscores.
     pub(crate) aliases: Vec<String>,
+    /// Names of the setting in other versions and tools, each as a key and as a flag.
+    pub(super) old_names: Vec<(&'static str, String)>,
     /// `no-…` and `no_…`, the flag that says false.
     pub(crate) negations: [String; 2],
     pub(crate) kind: Kind,
@@ -77,6 +81,7 @@ impl Table {
             aliases.dedup();
             self.fields.push(Field {
                 key: key.clone(),
+                old_names: old_names(key).map(|old| (old, old.replace('_', "-"))).collect(),
                 negations: [format!("no-{flag}"), format!("no_{key}")],
                 aliases,
                 flag,
@@ -102,6 +107,13 @@ impl Table {
         let field = self.fields.iter_mut().find(|field| field.key == key);
         field.unwrap_or_else(|| panic!("`{key}` is no setting")).default = value;
         self
+    }
+
+    /// The old names of a field that mean nothing else here, each as a key and as a flag.
+    pub(super) fn old_names<'a>(&'a self, field: &'a Field) -> impl Iterator<Item = &'a (&'static str, String)> {
+        let is_taken =
+            |flag: &String| self.fields.iter().any(|field| field.flag == *flag || field.aliases.contains(flag));
+        field.old_names.iter().filter(move |(_, flag)| !is_taken(flag))
     }
 
     pub(crate) fn field(&self, key: &str) -> Option<&Field> {

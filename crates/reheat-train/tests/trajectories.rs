@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use reheat_data::{Sequence, TrainSamplingStrategy};
+use reheat_data::{PackOptions, PackingStrategy, Sequence, TrainSamplingStrategy, pack};
 use reheat_model::{Qwen2, Qwen2Config, for_each_parameter};
 use reheat_train::{
     LogRow, LossType, LrSchedulerType, NoCallback, SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig,
@@ -53,6 +53,10 @@ fn train_with(method: SftConfig, model: Qwen2, rows: Vec<Sequence>, config: Trai
 
 fn rows(value: &Value) -> Vec<Sequence> {
     value.as_array().unwrap().iter().map(|ids| Sequence::new(serde_json::from_value(ids.clone()).unwrap())).collect()
+}
+
+fn packed(rows: &[Sequence], max_length: usize, strategy: PackingStrategy) -> Vec<Sequence> {
+    pack(rows, &PackOptions { strategy, max_length, ..PackOptions::default() }).unwrap().0
 }
 
 fn assert_trajectory(ours: &[LogRow], reference: &Value) {
@@ -134,6 +138,24 @@ fn clipping_decay_and_cosine_follow_the_reference() {
     assert_trajectory(&ours, &expected);
 }
 
+/// Printed by TRL 1.16 for rows packed into 16 tokens, a row a step: lengths 12 and 4, then 10 and 6, then 9 and 7.
+#[test]
+fn packing_follows_the_reference() {
+    let Some((folder, golden)) = golden() else { return };
+    let packed = packed(&rows(&golden["sft/input_ids"]), 16, PackingStrategy::Bfd);
+    let lens: Vec<_> = packed.iter().map(|row| row.seq_lens.clone()).collect();
+    assert_eq!(lens, [vec![12, 4], vec![10, 6], vec![9, 7], vec![8, 5, 3]]);
+    let mut config = settings();
+    config.gradient_accumulation_steps = 1;
+    let model = Qwen2::load(&folder.join("tiny_qwen2"), &Device::flex()).unwrap();
+    let (ours, _) = train(model, packed, config);
+    for (row, (expected, bound)) in
+        ours.iter().zip([(5.716243, FIRST_STEP), (5.813468, LATER_STEPS), (5.337182, LATER_STEPS)])
+    {
+        assert!((row.loss - expected).abs() <= bound, "{} instead of {expected}", row.loss);
+    }
+}
+
 fn toy_rows() -> Vec<Sequence> {
     (0..8u32).map(|row| Sequence::new((0..3 + row).map(|i| (row * 7 + i * 5) % 64).collect())).collect()
 }
@@ -184,6 +206,25 @@ fn micro_batches_do_not_change_a_step() {
     assert_same_weights(&weights(&whole), &weights(&cut));
 }
 
+/// Packed rows, and the same documents in rows of their own: attention, positions and labels end with a document.
+#[test]
+fn packing_does_not_change_a_step() {
+    let (apart_rows, apart) = train(toy_model(), toy_rows(), toy_config());
+    for strategy in [PackingStrategy::Bfd, PackingStrategy::BfdSplit] {
+        let packed = packed(&toy_rows(), 12, strategy);
+        assert!(packed.len() < toy_rows().len());
+        let mut config = toy_config();
+        config.per_device_train_batch_size = 2;
+        config.gradient_accumulation_steps = packed.len().div_ceil(2);
+        let (packed_rows, packed) = train(toy_model(), packed, config);
+        for (a, b) in apart_rows.iter().zip(&packed_rows) {
+            assert!((a.loss - b.loss).abs() <= FIRST_STEP && (a.grad_norm - b.grad_norm).abs() <= 1e-4);
+            assert!((a.metrics["entropy"] - b.metrics["entropy"]).abs() <= FIRST_STEP);
+        }
+        assert_same_weights(&weights(&apart), &weights(&packed));
+    }
+}
+
 #[test]
 fn recomputing_changes_no_bit() {
     let mut kept = toy_config();
@@ -204,6 +245,28 @@ fn the_same_seed_gives_the_same_bits() {
         weights(&train(toy_model(), toy_rows(), config).1)
     };
     assert_eq!(run(), run());
+}
+
+/// Noise follows from the seed and the micro-step; without strength there is none, and rows that are only measured have
+/// none.
+#[test]
+fn noise_on_embeddings_is_repeatable() {
+    let run = |alpha, seed| {
+        let mut config = toy_config();
+        config.neftune_noise_alpha = alpha;
+        config.seed = seed;
+        let trainer = Trainer::new(toy_model(), sft(toy_rows()), config).unwrap();
+        let mut trainer = trainer.with_evaluation(sft(toy_rows())).unwrap();
+        let before = trainer.evaluate().unwrap().unwrap().loss;
+        trainer.train(&mut NoCallback).unwrap();
+        (before, trainer.log_history()[0].loss, weights(trainer.model()))
+    };
+    let (measured, first_loss, plain) = run(None, 1);
+    assert_eq!(run(Some(0.0), 1), (measured, first_loss, plain.clone()));
+    let noisy = run(Some(5.0), 1);
+    assert_eq!(noisy, run(Some(5.0), 1));
+    assert!(noisy.0 == measured && noisy.1 != first_loss && noisy.2 != plain);
+    assert_ne!(noisy.2, run(Some(5.0), 2).2);
 }
 
 #[test]

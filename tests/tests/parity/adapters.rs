@@ -6,11 +6,12 @@ use std::process::Command;
 use burn::tensor::{Device, Tensor};
 use reheat_data::Sequence;
 use reheat_model::{LoraConfig, Qwen2, SaveOptions, TargetModules};
-use reheat_tests::{assert_close, fixture, floats, golden, ids, reference_python, workspace_root};
+use reheat_tests::{
+    assert_close, assert_probe, assert_trajectory, fixture, floats, golden, ids, reference_python, training_config,
+    workspace_root,
+};
 use reheat_train::{NoCallback, Sft, SftConfig, Trainer};
 use serde_json::{Value, json};
-
-use crate::sft::{PROBE, assert_steps, config};
 
 /// f32 against f32 with sums in another order; logits are of size 10.
 const TOLERANCE: f32 = 1e-4;
@@ -82,7 +83,8 @@ fn our_adapters_give_our_logits_in_peft() {
 #[test]
 fn training_adapters_follows_trl() {
     let golden = golden("lora");
-    let settings = golden["settings"].as_object().expect("settings by name");
+    let mut settings = golden["settings"].as_object().expect("settings by name").clone();
+    settings.remove("max_length"); // used up before the rows
     let rows = golden["rows"].as_array().expect("a list of rows");
     for (name, case) in golden["cases"].as_object().expect("cases by name") {
         let dir = fixture("adapters").join(name);
@@ -91,12 +93,12 @@ fn training_adapters_follows_trl() {
         assert_eq!(json!(trained), case["trained_parameters"], "{name}: trained parameters");
         let sequences = rows.iter().map(|row| Sequence::new(ids(row))).collect();
         let method = Sft::new(sequences, SftConfig::default());
-        let mut trainer =
-            Trainer::new(model, method, config(&golden["seed"], settings)).expect("the rows can be trained");
+        let config = training_config(&golden["seed"], settings.clone());
+        let mut trainer = Trainer::new(model, method, config).expect("the rows can be trained");
         trainer.train(&mut NoCallback).expect("nothing stops the run");
         // TRL averages these over micro-batches, we over tokens.
-        assert_steps(name, trainer.log_history(), &golden, case, &["entropy", "mean_token_accuracy"]);
-        let probe = last_logits(trainer.model(), &ids::<i32>(&golden["probe_ids"]));
-        assert_close(&format!("{name}, logits after training"), &probe, &floats(&case["probe_logits"]), PROBE);
+        let departures = ["entropy", "mean_token_accuracy"];
+        assert_trajectory(name, trainer.log_history(), &golden["metrics"], &case["steps"], &departures);
+        assert_probe(name, trainer.model(), &golden["probe_ids"], &case["probe_logits"]);
     }
 }

@@ -68,6 +68,10 @@ def optimizers(name, model):
         return [torch.optim.AdamW(groups(model), lr=LEARNING_RATE)]
     if name == "sgd":
         return [torch.optim.SGD(groups(model), lr=LEARNING_RATE, momentum=0.9)]
+    if name == "sgd_dampened":
+        return [torch.optim.SGD(groups(model), lr=LEARNING_RATE, momentum=0.8, dampening=0.3)]
+    if name == "sgd_nesterov":
+        return [torch.optim.SGD(groups(model), lr=LEARNING_RATE, momentum=0.9, nesterov=True)]
     if name == "lion_32bit":
         return [lion_pytorch.Lion(groups(model), lr=LEARNING_RATE, betas=(0.9, 0.999))]
     if name == "adafactor":
@@ -93,7 +97,7 @@ def train(name):
 
 
 def main():
-    names = ["adamw_torch_fused", "sgd", "lion_32bit", "adafactor", "muon"]
+    names = ["adamw_torch_fused", "sgd", "sgd_dampened", "sgd_nesterov", "lion_32bit", "adafactor", "muon"]
     record = provenance(None, lion_pytorch=__import__("importlib.metadata").metadata.version("lion-pytorch"))
     settings = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "steps": STEPS, "sgd_momentum": 0.9}
     write("optimizers", {**record, "model": MODEL, **settings, "cases": {name: train(name) for name in names}})

@@ -61,6 +61,8 @@ CASES = {
         "tokens",
         dict(lr_scheduler_type="constant_with_warmup", warmup_steps=3, num_train_epochs=1, adam_beta2=0.95),
     ),
+    # A share of every label is spread over the vocabulary.
+    "label_smoothing": ("tokens", dict(label_smoothing_factor=0.2, gradient_accumulation_steps=2)),
     # Rows of at most 32 tokens, block-diagonal attention.
     "packed": ("tokens", dict(packing=True, packing_strategy="bfd", max_length=32, per_device_train_batch_size=1)),
 }

@@ -144,7 +144,7 @@ fn logprobs_check(device: &Device, compute: Compute) -> KernelCheck {
         let (hidden, head) = (tensor(&hidden, device), tensor(&head, device));
         let start = Some(head.zeros_like());
         let (tokens, gradients) = if fused {
-            token_logprobs_vjp(hidden, head, &labels, start, &objective, compute)
+            token_logprobs_vjp(hidden, head, &labels, start, &objective, 0.0, compute)
         } else {
             let head = Weight::from(head);
             let scored = logprobs::Scored::new(&hidden, &head, &labels);

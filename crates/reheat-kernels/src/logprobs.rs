@@ -28,6 +28,8 @@ pub struct TokenLogprobs {
     pub is_top1: Tensor<1>,
     /// Mean of the logits over the vocabulary, `[tokens]`, f32.
     pub mean_logit: Tensor<1>,
+    /// Mean of the log-probabilities over the vocabulary in nats, `[tokens]`, f32.
+    pub mean_logprob: Tensor<1>,
     /// `log Σ p²` over the vocabulary, the log-probability that the distribution expects of its own tokens, `[tokens]`,
     /// f32.
     pub log_sum_sq_probs: Tensor<1>,
@@ -71,6 +73,9 @@ pub fn token_logprobs(hidden: Tensor<2>, head: impl Into<Weight>, labels: &[i32]
 /// `head_gradient` is what the head's gradient has gathered so far, f32 or bf16, or `None` for a frozen head. A sum in
 /// bf16 is rounded once per chunk of tokens, and its products are taken in bf16.
 ///
+/// With a `label_smoothing` ε above 0, what `objective` gives is the derivative with respect to
+/// `(1 - ε) log p(label) + ε mean log p`, the mean being over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
+///
 /// # Shapes
 /// As [`token_logprobs`]; `head_gradient`: `[vocabulary, hidden]`.
 ///
@@ -82,10 +87,11 @@ pub fn token_logprobs_vjp(
     labels: &[i32],
     head_gradient: Option<Tensor<2>>,
     objective: ObjectiveGradient,
+    label_smoothing: f64,
     compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
     let head = head.into();
-    let scored = Scored::new(&hidden, &head, labels);
+    let scored = Scored::new(&hidden, &head, labels).smoothed(label_smoothing);
     if runs_fused(&hidden) {
         return cpu::vjp(hidden, head, &scored, head_gradient, objective, compute);
     }
@@ -108,8 +114,9 @@ pub(crate) fn reference_vjp(
         let ReferenceChunk { rows, index, log_softmax, one_hot, stats } =
             reference_chunk(scored, chunk, &hidden, &head, compute);
         let weights = objective(chunk, stats.logprobs.clone()).unsqueeze_dim::<2>(1); // [chunk, 1]
-        // d log p(label) / d logits = one_hot - softmax
-        let d_logits = (one_hot - log_softmax.exp()) * weights; // [chunk, vocab]
+        // d log p(label) / d logits = one_hot - softmax, and of the mean of log p: 1 / vocab - softmax.
+        let targets = one_hot * (1.0 - scored.smoothing) + scored.smoothing / head.dims()[0] as f64;
+        let d_logits = (targets - log_softmax.exp()) * weights; // [chunk, vocab]
         let rounded = |factor: Tensor<2>| linear::rounded(factor, compute);
         d_head = d_head.map(|sum| {
             let dtype = sum.dtype();
@@ -139,6 +146,8 @@ pub(crate) struct Scored {
     labels: Vec<usize>,
     num_tokens: usize,
     chunk: usize,
+    /// Share of a label that is spread over the vocabulary.
+    smoothing: f64,
 }
 
 impl Scored {
@@ -157,7 +166,12 @@ impl Scored {
             })
             .unzip();
         let chunk = (LOGITS_BYTES / (vocab_size * size_of::<f32>())).max(1);
-        Self { positions, labels, num_tokens, chunk }
+        Self { positions, labels, num_tokens, chunk, smoothing: 0.0 }
+    }
+
+    /// With a share of every label spread over the vocabulary.
+    pub(crate) fn smoothed(self, smoothing: f64) -> Self {
+        Self { smoothing, ..self }
     }
 
     fn chunks(&self) -> impl Iterator<Item = &[usize]> {
@@ -179,6 +193,7 @@ impl Scored {
                 entropy: zeros(),
                 is_top1: zeros(),
                 mean_logit: zeros(),
+                mean_logprob: zeros(),
                 log_sum_sq_probs: zeros(),
             };
         }
@@ -192,6 +207,7 @@ impl Scored {
             entropy: scatter(|part| part.entropy.clone()),
             is_top1: scatter(|part| part.is_top1.clone()),
             mean_logit: scatter(|part| part.mean_logit.clone()),
+            mean_logprob: scatter(|part| part.mean_logprob.clone()),
             log_sum_sq_probs: scatter(|part| part.log_sum_sq_probs.clone()),
         }
     }
@@ -231,6 +247,7 @@ fn reference_chunk(
         entropy: (log_softmax.clone().exp() * log_softmax.clone()).sum_dim(1).neg().squeeze_dim::<1>(1),
         is_top1: log_softmax.clone().argmax(1).equal(labels).float().squeeze_dim::<1>(1),
         mean_logit,
+        mean_logprob: log_softmax.clone().mean_dim(1).squeeze_dim::<1>(1),
         log_sum_sq_probs: (log_softmax.clone() * 2.0).exp().sum_dim(1).log().squeeze_dim::<1>(1),
     };
     ReferenceChunk { rows, index, log_softmax, one_hot, stats }

@@ -180,6 +180,7 @@ proptest! {
     fn logprobs_equal_their_definition(
         labels in prop::collection::vec(prop_oneof![Just(IGNORE_INDEX), 0i32..37], 1..50),
         width in 1usize..30,
+        smoothing in prop_oneof![Just(0.0), 0.0..0.9],
         bf16: bool,
     ) {
         let (hidden, head) = (random([labels.len(), width]), random([37, width]));
@@ -190,15 +191,16 @@ proptest! {
         };
         let start = random([37, width]);
         let (stats, gradients) =
-            token_logprobs_vjp(hidden.clone(), head.clone(), &labels, Some(start.clone()), &objective, compute);
+            token_logprobs_vjp(hidden.clone(), head.clone(), &labels, Some(start.clone()), &objective, smoothing, compute);
         let forward = token_logprobs(hidden.clone(), head.clone(), &labels, compute);
-        let scored = logprobs::Scored::new(&hidden, &head.clone().into(), &labels);
+        let scored = logprobs::Scored::new(&hidden, &head.clone().into(), &labels).smoothed(smoothing);
         let oracle = logprobs::reference_vjp(hidden, head.into(), &scored, Some(start), &objective, compute);
         assert_close("log-probabilities, forward only", forward.logprobs, oracle.0.logprobs.clone());
         assert_close("log-probabilities", stats.logprobs, oracle.0.logprobs);
         assert_close("entropy", stats.entropy, oracle.0.entropy);
         assert_close("top-1 hits", stats.is_top1, oracle.0.is_top1);
         assert_close("mean logit", stats.mean_logit, oracle.0.mean_logit);
+        assert_close("mean log-probability", stats.mean_logprob, oracle.0.mean_logprob);
         assert_close("expected probability", stats.log_sum_sq_probs, oracle.0.log_sum_sq_probs);
         let tolerance = if bf16 { ROUNDED_TOLERANCE } else { TOLERANCE };
         assert_within(tolerance, "gradient of the hidden states", gradients.hidden, oracle.1.hidden);

@@ -5,13 +5,14 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 /// Settings that leave weights, moments and rows of metrics as they are.
-const WITHOUT_EFFECT: [&str; 15] = [
+const WITHOUT_EFFECT: [&str; 16] = [
     "gradient_checkpointing",
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
     "eval_strategy",
     "eval_steps",
+    "eval_delay",
     "eval_on_start",
     "per_device_eval_batch_size",
     "greater_is_better",

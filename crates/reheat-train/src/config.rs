@@ -7,7 +7,7 @@ use reheat_model::WeightDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{LrSchedulerKwargs, LrSchedulerType, OptimizerNames, ParameterGroup};
+use crate::{LrSchedulerKwargs, LrSchedulerType, OptimizerNames, ParameterGroup, SgdArgs};
 
 /// When something is done while training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,8 @@ pub struct TrainingConfig {
     pub optim: OptimizerNames,
     /// Momentum of SGD and Muon; 0 and 0.95 when absent.
     pub optim_momentum: Option<f64>,
+    /// Further settings of SGD as transformers takes them: `momentum=0.9, dampening=0, nesterov=true`.
+    pub optim_args: Option<String>,
     /// Parameters with a learning rate or weight decay of their own, for the config file: a list of `parameters` (a name
     /// with `*` for any characters), `learning_rate` and `weight_decay`. The first that matches counts.
     #[schemars(with = "serde_json::Value")]
@@ -107,6 +109,8 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Largest L2 norm of the whole gradient; 0 leaves it as it is.
     pub max_grad_norm: f64,
+    /// Strength of the uniform noise on the embeddings while training (NEFTune); none when absent.
+    pub neftune_noise_alpha: Option<f64>,
     /// Order in which an epoch visits the rows.
     #[schemars(with = "SamplingSchema")]
     pub train_sampling_strategy: TrainSamplingStrategy,
@@ -122,6 +126,8 @@ pub struct TrainingConfig {
     pub eval_strategy: IntervalStrategy,
     /// Steps between evaluations; those between logged rows when absent.
     pub eval_steps: Option<u64>,
+    /// Steps, or with `eval_strategy` `epoch` epochs, before which nothing is evaluated.
+    pub eval_delay: f64,
     /// Evaluate before the first step.
     pub eval_on_start: bool,
     /// Rows per forward pass of an evaluation. Changes memory and speed, never the numbers.
@@ -186,6 +192,7 @@ impl Default for TrainingConfig {
             lr_scheduler_kwargs: None,
             optim: OptimizerNames::AdamwTorchFused,
             optim_momentum: None,
+            optim_args: None,
             parameter_groups: None,
             warmup_steps: 0.0,
             weight_decay: 0.0,
@@ -193,6 +200,7 @@ impl Default for TrainingConfig {
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
+            neftune_noise_alpha: None,
             train_sampling_strategy: TrainSamplingStrategy::Random,
             seed: 42,
             logging_strategy: IntervalStrategy::Steps,
@@ -200,6 +208,7 @@ impl Default for TrainingConfig {
             logging_first_step: false,
             eval_strategy: IntervalStrategy::No,
             eval_steps: None,
+            eval_delay: 0.0,
             eval_on_start: false,
             per_device_eval_batch_size: 8,
             metric_for_best_model: None,
@@ -247,6 +256,16 @@ impl TrainingConfig {
             let has_momentum = matches!(self.optim, OptimizerNames::Sgd | OptimizerNames::Muon);
             require(has_momentum, "optim_momentum belongs to sgd and muon".into());
         }
+        match self.sgd_args() {
+            Ok(args) if args.momentum.is_some() && self.optim_momentum.is_some() => {
+                require(false, "optim_args and optim_momentum both set the momentum".into());
+            }
+            Ok(args) => require(
+                args == SgdArgs::default() || self.optim == OptimizerNames::Sgd,
+                "optim_args belongs to sgd; other optimizers have settings by name, such as adam_beta1".into(),
+            ),
+            Err(fault) => require(false, format!("optim_args: {fault}")),
+        }
         let bf16_moments = self.optim_dtype != TrainingDtype::Float32;
         let has_adamw =
             matches!(self.optim, OptimizerNames::AdamwTorchFused | OptimizerNames::AdamwTorch | OptimizerNames::Muon);
@@ -256,12 +275,16 @@ impl TrainingConfig {
         require(share(self.adam_beta2), format!("adam_beta2 is {}, expected 0 or more and below 1", self.adam_beta2));
         require(at_least_0(self.adam_epsilon), format!("adam_epsilon is {}, expected 0 or more", self.adam_epsilon));
         require(at_least_0(self.max_grad_norm), format!("max_grad_norm is {}, expected 0 or more", self.max_grad_norm));
+        if let Some(alpha) = self.neftune_noise_alpha {
+            require(at_least_0(alpha), format!("neftune_noise_alpha is {alpha}, expected 0 or more"));
+        }
         require(self.logging_steps > 0, "logging_steps is 0, expected 1 or more".into());
         require(
             self.save_strategy != SaveStrategy::Steps || self.save_steps > 0,
             "save_steps is 0, expected 1 or more".into(),
         );
         require(self.eval_steps != Some(0), "eval_steps is 0, expected 1 or more".into());
+        require(at_least_0(self.eval_delay), format!("eval_delay is {}, expected 0 or more", self.eval_delay));
         require(self.early_stopping_patience != Some(0), "early_stopping_patience is 0, expected 1 or more".into());
         let threshold = self.early_stopping_threshold;
         require(at_least_0(threshold), format!("early_stopping_threshold is {threshold}, expected 0 or more"));
@@ -284,6 +307,14 @@ impl TrainingConfig {
         faults.extend(kwargs.faults(self.lr_scheduler_type, self.learning_rate));
         faults.extend(self.parameter_groups.iter().flatten().filter_map(ParameterGroup::fault));
         faults
+    }
+
+    /// What `optim_args` says.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn sgd_args(&self) -> Result<SgdArgs, String> {
+        self.optim_args.as_deref().unwrap_or_default().parse()
     }
 
     /// Steps between evaluations with `eval_strategy` `steps`.

@@ -32,6 +32,7 @@ mod kto; // Kahneman-Tversky optimisation
 mod rewards; // what a completion is worth
 mod answers; // prompts with answers, laid end to end
 mod pass; // the model, block by block: forward, backward
+mod noise; // on the embeddings
 mod gradients; // gradients by parameter name
 mod optimizer; // updates of named parameters
 mod schedule; // learning rate by step
@@ -70,7 +71,8 @@ pub use self::{
     method::{BatchGradient, Measures, Method, MethodState, Objective, StepContext, TokenGradient},
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
     model_card::ModelCard,
-    optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup},
+    noise::EmbeddingNoise,
+    optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup, SgdArgs},
     pass::{Checkpointing, ModelPass},
     plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
     rewards::{

@@ -135,6 +135,14 @@ pub type BatchGradient<'a> = dyn Fn(&TokenLogprobs) -> Tensor<1> + 'a;
 pub enum Objective<'a> {
     /// Each token's derivative depends on its own log-probability, so that tokens can be done in chunks.
     PerToken(Box<TokenGradient<'a>>),
+    /// As [`PerToken`](Self::PerToken), of log-probabilities of which a share is spread over the vocabulary:
+    /// `(1 - ε) log p(label) + ε mean log p`. The function is given the log-probabilities of the labels alone.
+    Smoothed {
+        /// ε
+        label_smoothing: f64,
+        /// The derivatives.
+        gradient: Box<TokenGradient<'a>>,
+    },
     /// The derivatives depend on the whole micro-batch, as where sums over sequences are compared. Costs one more
     /// product with the head.
     Whole(Box<BatchGradient<'a>>),

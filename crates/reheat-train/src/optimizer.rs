@@ -2,6 +2,7 @@
 
 mod rules; // the arithmetic
 mod groups; // parameters with settings of their own
+mod sgd; // what `optim_args` says
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use reheat_model::{Qwen2, for_each_parameter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::groups::ParameterGroup;
 use self::rules::Step;
+pub use self::{groups::ParameterGroup, sgd::SgdArgs};
 use crate::gradients::update_parameters;
 use crate::{Gradients, TrainingDtype};
 
@@ -55,6 +56,8 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Momentum of SGD and Muon; 0 and 0.95 where absent.
     pub momentum: Option<f64>,
+    /// What else SGD is told; its momentum comes before `momentum`.
+    pub sgd: SgdArgs,
     /// Parameters with a learning rate or weight decay of their own.
     pub groups: Vec<ParameterGroup>,
     /// Type in which AdamW keeps its moments; the other rules keep theirs in float32.
@@ -72,6 +75,7 @@ impl Default for OptimizerConfig {
             epsilon: 1e-8,
             weight_decay: 0.0,
             momentum: None,
+            sgd: SgdArgs::default(),
             groups: Vec::new(),
             moments: TrainingDtype::Float32,
             seed: 42,
@@ -230,7 +234,9 @@ impl Optimizer {
                 weight_decay: if decays(name) { decay } else { 0.0 },
                 beta1: self.config.beta1,
                 beta2: self.config.beta2,
-                momentum: self.config.momentum.unwrap_or(default_momentum),
+                momentum: self.config.sgd.momentum.or(self.config.momentum).unwrap_or(default_momentum),
+                dampening: self.config.sgd.dampening,
+                nesterov: self.config.sgd.nesterov,
                 number: self.step,
             };
             let device = value.device();

@@ -14,7 +14,7 @@ use reheat_kernels::{
 };
 use reheat_model::{Block, Qwen2, for_each_parameter};
 
-use crate::{Gradients, Objective};
+use crate::{EmbeddingNoise, Gradients, Objective};
 
 /// What the forward pass keeps of a block. The gradients are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub enum Checkpointing {
 pub struct ModelPass<'a> {
     model: &'a Qwen2,
     checkpointing: Checkpointing,
+    noise: Option<EmbeddingNoise>,
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -38,7 +39,12 @@ const HEAD: &str = "lm_head.weight";
 impl<'a> ModelPass<'a> {
     /// A pass through `model`, whose parameters are plain (not under autodiff).
     pub fn new(model: &'a Qwen2, checkpointing: Checkpointing) -> Self {
-        Self { model, checkpointing }
+        Self { model, checkpointing, noise: None }
+    }
+
+    /// Adds noise to the embeddings of [`forward_backward`](Self::forward_backward).
+    pub fn with_noise(self, noise: Option<EmbeddingNoise>) -> Self {
+        Self { noise, ..self }
     }
 
     /// Log-probabilities of the labels, without gradients.
@@ -60,6 +66,9 @@ impl<'a> ModelPass<'a> {
         let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
 
         let mut x = model.embed(&batch.input_ids);
+        if let Some(noise) = self.noise {
+            x = noise.add_to(x, &batch.seq_lens);
+        }
         let trained_from = self.first_trained_block();
         let mut segments = Vec::with_capacity(model.layers.len());
         for (index, block) in model.layers.iter().enumerate() {
@@ -144,7 +153,12 @@ fn objective_vjp(
 ) -> (TokenLogprobs, LogprobGradients) {
     let labels = &batch.labels;
     match objective {
-        Objective::PerToken(gradient) => token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, compute),
+        Objective::PerToken(gradient) => {
+            token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, 0.0, compute)
+        }
+        Objective::Smoothed { label_smoothing, gradient } => {
+            token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, *label_smoothing, compute)
+        }
         Objective::Whole(gradient) => {
             let tokens = token_logprobs(hidden.clone(), head.clone(), labels, compute);
             let weights = gradient(&tokens); // [tokens]
@@ -152,7 +166,7 @@ fn objective_vjp(
                 let index: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
                 weights.clone().select(0, Tensor::<1, Int>::from_data(index.as_slice(), &weights.device()))
             };
-            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk, compute)
+            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk, 0.0, compute)
         }
     }
 }

@@ -11,9 +11,9 @@ use reheat_model::Qwen2;
 pub use self::evaluation::evaluate;
 use crate::progress::{Progress, Window};
 use crate::{
-    Callback, Checkpointing, Control, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow, Logger, LrSchedule,
-    Measures, Method, ModelPass, Optimizer, OptimizerConfig, RunDir, SaveStrategy, StepContext, TrainError, TrainStart,
-    TrainSummary, TrainingConfig,
+    Callback, Checkpointing, Control, EmbeddingNoise, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow, Logger,
+    LrSchedule, Measures, Method, ModelPass, Optimizer, OptimizerConfig, RunDir, SaveStrategy, StepContext, TrainError,
+    TrainStart, TrainSummary, TrainingConfig,
 };
 
 /// Training of one model with one method.
@@ -71,6 +71,7 @@ impl<M: Method> Trainer<M> {
             epsilon: config.adam_epsilon,
             weight_decay: config.weight_decay,
             momentum: config.optim_momentum,
+            sgd: config.sgd_args().unwrap_or_default(),
             groups: config.parameter_groups.clone().unwrap_or_default(),
             moments: config.optim_dtype,
             seed: config.seed,
@@ -230,8 +231,10 @@ impl<M: Method> Trainer<M> {
         let mut measures = Measures::default();
         for (micro_step, batch) in (progress.micro_steps..).zip(&batches) {
             // The seed in the high half, so that no pass of a run with another seed leaves out the same inputs.
-            let model = model.with_dropout(config.seed.rotate_left(32) ^ micro_step);
-            let pass = ModelPass::new(&model, checkpointing);
+            let seed = config.seed.rotate_left(32) ^ micro_step;
+            let model = model.with_dropout(seed);
+            let noise = config.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha, seed });
+            let pass = ModelPass::new(&model, checkpointing).with_noise(noise);
             let objective = self.method.objective(batch, num_items_in_batch);
             let tokens = pass.forward_backward(self.method.sequences(batch), &objective, &mut gradients);
             measures.add(&self.method.measure(batch, &tokens, num_items_in_batch));

@@ -9,7 +9,7 @@ use reheat_data::Sequence;
 use reheat_model::{Qwen2, Qwen2Config, for_each_parameter};
 use reheat_train::{
     Checkpoint, IntervalStrategy, JsonLines, NoCallback, RunDir, SaveStrategy, Sft, SftConfig, TrainError, Trainer,
-    TrainingConfig,
+    TrainingConfig, evaluate,
 };
 
 /// Means of the same f32 numbers, added in another order.
@@ -54,6 +54,35 @@ fn weights(model: &Qwen2) -> Vec<f32> {
     let mut all = Vec::new();
     for_each_parameter(model, "", |_, _, values| all.extend(values.into_data().try_to_vec::<f32>().unwrap()));
     all
+}
+
+/// In steps, or in epochs where evaluations are counted in them (transformers' `DefaultFlowCallback`).
+#[test]
+fn evaluations_begin_after_the_delay() {
+    let steps = |config| {
+        let mut trainer = trainer(config);
+        trainer.train(&mut NoCallback).unwrap();
+        trainer.evaluations().iter().map(|row| row.step).collect::<Vec<_>>()
+    };
+    let mut delayed = config();
+    delayed.eval_delay = 6.0;
+    assert_eq!(steps(delayed.clone()), [6, 8, 10, 12]);
+    delayed.eval_on_start = true;
+    assert_eq!(steps(delayed.clone()), [0, 6, 8, 10, 12]);
+    // Two steps an epoch.
+    (delayed.eval_on_start, delayed.per_device_train_batch_size) = (false, 3);
+    (delayed.eval_strategy, delayed.eval_delay) = (IntervalStrategy::Epoch, 2.5);
+    assert_eq!(steps(delayed), [6, 8, 10, 12]);
+}
+
+#[test]
+fn a_smoothed_loss_has_no_perplexity() {
+    let mut smoothed = SftConfig::default();
+    smoothed.label_smoothing_factor = 0.1;
+    let row = evaluate(&model(), &mut Sft::new(rows(5), smoothed), 6).unwrap();
+    assert_eq!(row.metric("perplexity"), None);
+    let plain = evaluate(&model(), &mut sft(rows(5)), 6).unwrap();
+    assert!((row.loss - plain.loss).abs() > 1e-4, "{} {}", row.loss, plain.loss);
 }
 
 /// Rows of 2 to 17 tokens: a mean of batch means would depend on how they are cut.

@@ -62,6 +62,8 @@ fn check_loss(fixed: &Value, metrics: &Value, case: &Value) {
         entropy: tensor("entropy"),
         is_top1: tensor("is_top1"),
         mean_logit: tensor("mean_logit"),
+        // No loss of DPO looks at it.
+        mean_logprob: tensor("mean_logit"),
         log_sum_sq_probs: tensor("log_sum_sq_probs"),
     };
     let num_items = dpo.num_items(batch);

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use reheat_model::{Qwen2, for_each_parameter};
 use reheat_tests::{assert_close, fixture, floats, golden};
 use reheat_train::{
-    Gradients, LrSchedule, LrSchedulerKwargs, LrSchedulerType, Optimizer, OptimizerConfig, OptimizerNames,
+    Gradients, LrSchedule, LrSchedulerKwargs, LrSchedulerType, Optimizer, OptimizerConfig, OptimizerNames, SgdArgs,
 };
 use serde_json::Value;
 
@@ -55,14 +55,19 @@ fn gradients(model: &Qwen2, step: usize) -> Gradients {
 }
 
 fn check(name: &str, tolerance: f32) {
+    let kind: OptimizerNames = serde_json::from_value(Value::from(name)).expect("an optimizer");
+    check_with(kind, SgdArgs::default(), name, tolerance);
+}
+
+fn check_with(kind: OptimizerNames, sgd: SgdArgs, name: &str, tolerance: f32) {
     let golden = golden("optimizers");
     let number = |key: &str| golden[key].as_f64().expect("a number");
-    let kind: OptimizerNames = serde_json::from_value(Value::from(name)).expect("an optimizer");
     let mut model = Qwen2::load(&fixture(golden["model"].as_str().expect("a name")), &Device::flex()).expect("loads");
     let config = OptimizerConfig {
         name: kind,
         weight_decay: number("weight_decay"),
         momentum: (kind == OptimizerNames::Sgd).then(|| number("sgd_momentum")),
+        sgd,
         ..OptimizerConfig::default()
     };
     let mut optimizer = Optimizer::new(config, &model);
@@ -88,6 +93,16 @@ fn adamw_is_pytorchs() {
 #[test]
 fn sgd_is_pytorchs() {
     check("sgd", UPDATE);
+}
+
+/// Through what transformers calls `optim_args`.
+#[test]
+fn sgd_with_dampening_or_nesterov_momentum_is_pytorchs() {
+    for (name, args) in
+        [("sgd_dampened", "momentum=0.8, dampening=0.3"), ("sgd_nesterov", "momentum=0.9, nesterov=true")]
+    {
+        check_with(OptimizerNames::Sgd, args.parse().expect("transformers takes it"), name, UPDATE);
+    }
 }
 
 #[test]

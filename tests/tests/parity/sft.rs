@@ -3,21 +3,15 @@
 use burn::tensor::Device;
 use reheat_data::Sequence;
 use reheat_model::Qwen2;
-use reheat_tests::{assert_close, fixture, floats, golden, ids};
-use reheat_train::{LogRow, NoCallback, Sft, SftConfig, Trainer, TrainingConfig};
-use serde_json::{Map, Value, json};
-
-/// The first step is one forward and backward pass in f32; relative where a number is above 1.
-const FIRST_STEP: f64 = 2e-5;
-
-/// AdamW divides small numbers by small numbers, which magnifies rounding from step to step.
-const LATER_STEPS: f64 = 1e-3;
-
-/// Logits after up to eight such steps, which changed them by about 1.
-pub(crate) const PROBE: f32 = 2e-3;
+use reheat_tests::{assert_probe, assert_trajectory, fixture, golden, ids, training_config};
+use reheat_train::{NoCallback, Sft, SftConfig, Trainer};
+use serde_json::{Value, json};
 
 /// Settings of the preparation: the golden values hold the rows as they came out of it.
 const PREPARATION: [&str; 4] = ["max_length", "assistant_only_loss", "packing", "packing_strategy"];
+
+/// The one setting of the method.
+const LABEL_SMOOTHING: &str = "label_smoothing_factor";
 
 #[test]
 fn assistant_only_conversations() {
@@ -44,12 +38,26 @@ fn constant_learning_rate_after_a_warm_up() {
     check("constant_with_warmup");
 }
 
+#[test]
+fn smoothed_labels() {
+    check("label_smoothing");
+}
+
+/// Attention and positions of documents that share a row, and labels at their borders.
+#[test]
+fn packed_rows() {
+    check("packed");
+}
+
 /// Runs a case and compares it with TRL step by step.
 fn check(name: &str) {
     let golden = golden("sft");
     let case = &golden["cases"][name];
-    let config = config(&golden["seed"], case["settings"].as_object().expect("settings by name"));
-    let sequences = sequences(&case["sequences"]);
+    let mut settings = case["settings"].as_object().expect("settings by name").clone();
+    settings.retain(|key, _| !PREPARATION.contains(&key.as_str()));
+    let own = settings.remove(LABEL_SMOOTHING).map(|factor| json!({ LABEL_SMOOTHING: factor }));
+    let method: SftConfig = serde_json::from_value(own.unwrap_or(json!({}))).expect("TRL's names are ours");
+    let config = training_config(&golden["seed"], settings);
     let mut departures = Vec::new();
     if config.gradient_accumulation_steps > 1 {
         // TRL averages them over micro-batches, we over tokens: equal where a step is one micro-batch.
@@ -58,52 +66,18 @@ fn check(name: &str) {
 
     let model = fixture(golden["model"].as_str().expect("a name"));
     let model = Qwen2::load(&model, &Device::flex()).expect("the fixture is complete");
-    let mut trainer =
-        Trainer::new(model, Sft::new(sequences, SftConfig::default()), config).expect("the rows can be trained");
+    let method = Sft::new(sequences(&case["sequences"]), method);
+    let mut trainer = Trainer::new(model, method, config).expect("the rows can be trained");
     trainer.train(&mut NoCallback).expect("nothing stops the run");
 
-    assert_steps(name, trainer.log_history(), &golden, case, &departures);
-    let logits = trainer.model().logits(&ids::<i32>(&golden["probe_ids"])); // [tokens, vocab]
-    let [tokens, _vocab] = logits.dims();
-    let last: Vec<f32> = logits.narrow(0, tokens - 1, 1).into_data().try_to_vec().expect("a float tensor");
-    assert_close(&format!("{name}, logits after training"), &last, &floats(&case["probe_logits"]), PROBE);
-}
-
-/// Compares the metrics of every step, but for `departures`.
-pub(crate) fn assert_steps(name: &str, rows: &[LogRow], golden: &Value, case: &Value, departures: &[&str]) {
-    let names: Vec<_> = golden["metrics"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    let steps = case["steps"].as_array().expect("a list of steps");
-    assert_eq!(rows.len(), steps.len(), "{name}: number of steps");
-    for (row, expected) in rows.iter().zip(steps) {
-        for (metric, expected) in names.iter().zip(expected.as_array().expect("a list of numbers")) {
-            if !departures.contains(metric) {
-                assert_metric(name, row, metric, expected.as_f64().expect("a number"));
-            }
-        }
-    }
-}
-
-fn assert_metric(name: &str, row: &LogRow, metric: &str, expected: f64) {
-    let row = serde_json::to_value(row).expect("a row is numbers by name");
-    let ours = row[metric].as_f64().unwrap_or_else(|| panic!("`{metric}` is not logged"));
-    let tolerance = if row["step"] == 1 { FIRST_STEP } else { LATER_STEPS };
-    let bound = tolerance * expected.abs().max(1.0);
-    assert!((ours - expected).abs() <= bound, "{name}, step {}: {metric} {ours} instead of {expected}", row["step"]);
-}
-
-/// Our settings with TRL's put over them: the names are the same.
-pub(crate) fn config(seed: &Value, settings: &Map<String, Value>) -> TrainingConfig {
-    let mut merged = json!({
-        "seed": seed, "gradient_checkpointing": false, "train_sampling_strategy": "sequential", "logging_steps": 1,
-        "save_strategy": "no",
-    });
-    let rest = settings.iter().filter(|(key, _)| !PREPARATION.contains(&key.as_str()));
-    let merged_map = merged.as_object_mut().expect("an object literal");
-    merged_map.extend(rest.map(|(key, value)| (key.clone(), value.clone())));
-    serde_json::from_value(merged).expect("TRL's names are ours")
+    assert_trajectory(name, trainer.log_history(), &golden["metrics"], &case["steps"], &departures);
+    assert_probe(name, trainer.model(), &golden["probe_ids"], &case["probe_logits"]);
 }
 
 fn sequences(rows: &Value) -> Vec<Sequence> {
-    let rows = rows.as_array().expect("a list of rows");
-    rows.iter().map(|row| Sequence::with_labels(ids(&row["input_ids"]), ids(&row["labels"]))).collect()
+    let sequence = |row: &Value| {
+        let seq_lens = if row["seq_lengths"].is_null() { Vec::new() } else { ids(&row["seq_lengths"]) };
+        Sequence { seq_lens, ..Sequence::with_labels(ids(&row["input_ids"]), ids(&row["labels"])) }
+    };
+    rows.as_array().expect("a list of rows").iter().map(sequence).collect()
 }

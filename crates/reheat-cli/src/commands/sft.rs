@@ -83,7 +83,7 @@ impl TrainingCommand for SftSettings {
     }
 
     fn faults(&self, _shared: &SharedSettings) -> Vec<String> {
-        Vec::new()
+        self.loss.faults()
     }
 
     fn evaluation(&self) -> Option<&EvaluationSettings> {

@@ -20,6 +20,7 @@ struct Row {
     entropy: f32,
     is_top1: f32,
     mean_logit: f32,
+    mean_logprob: f32,
     log_sum_sq_probs: f32,
     logsumexp: f32,
 }
@@ -88,6 +89,7 @@ struct Stats {
     entropy: Vec<f32>,
     is_top1: Vec<f32>,
     mean_logit: Vec<f32>,
+    mean_logprob: Vec<f32>,
     log_sum_sq_probs: Vec<f32>,
 }
 
@@ -102,6 +104,7 @@ impl Stats {
             entropy: tensor(self.entropy),
             is_top1: tensor(self.is_top1),
             mean_logit: tensor(self.mean_logit),
+            mean_logprob: tensor(self.mean_logprob),
             log_sum_sq_probs: tensor(self.log_sum_sq_probs),
         }
     }
@@ -159,6 +162,7 @@ impl<'a> Pass<'a> {
                 entropy: zeros(),
                 is_top1: zeros(),
                 mean_logit: zeros(),
+                mean_logprob: zeros(),
                 log_sum_sq_probs: zeros(),
             },
         }
@@ -190,13 +194,17 @@ impl<'a> Pass<'a> {
             self.stats.entropy[*position] = row.entropy;
             self.stats.is_top1[*position] = row.is_top1;
             self.stats.mean_logit[*position] = row.mean_logit;
+            self.stats.mean_logprob[*position] = row.mean_logprob;
             self.stats.log_sum_sq_probs[*position] = row.log_sum_sq_probs;
         }
         results
     }
 
-    /// Turns each row of logits into `weight · (one_hot - softmax)`.
+    /// Turns each row of logits into `weight · (target - softmax)`; the target is the label, of which label smoothing
+    /// spreads a share over the vocabulary.
     fn logits_to_gradients(&mut self, chunk: &[usize], rows: &[Row], weights: &[f32]) {
+        let smoothing = self.scored.smoothing as f32;
+        let share = smoothing / self.vocab_size as f32;
         self.logits
             .par_chunks_exact_mut(self.vocab_size)
             .zip(rows.par_iter())
@@ -205,7 +213,10 @@ impl<'a> Pass<'a> {
             .for_each(|(((logits, row), label), weight)| {
                 vector::exp_in_place(logits, 1.0, row.logsumexp);
                 vector::scale_in_place(logits, -weight);
-                logits[*label] += weight;
+                if smoothing > 0.0 {
+                    logits.iter_mut().for_each(|logit| *logit += weight * share);
+                }
+                logits[*label] += weight * (1.0 - smoothing);
             });
     }
 }
@@ -217,11 +228,13 @@ fn score_row(logits: &[f32], label: usize) -> Row {
     let logsumexp = max + log_sum;
     // The first of equal maxima is the prediction, as argmax has it.
     let is_top1 = logits[label] == max && vector::max(&logits[..label]) < max;
+    let mean_logit = sums.plain / logits.len() as f32;
     Row {
         logprob: logits[label] - logsumexp,
         entropy: log_sum - sums.weighted / sums.exp,
         is_top1: if is_top1 { 1.0 } else { 0.0 },
-        mean_logit: sums.plain / logits.len() as f32,
+        mean_logit,
+        mean_logprob: mean_logit - logsumexp,
         log_sum_sq_probs: sums.squared.ln() - 2.0 * log_sum,
         logsumexp,
     }

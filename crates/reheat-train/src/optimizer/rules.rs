@@ -10,6 +10,8 @@ pub(super) struct Step {
     pub(super) beta1: f64,
     pub(super) beta2: f64,
     pub(super) momentum: f64,
+    pub(super) dampening: f64,
+    pub(super) nesterov: bool,
     /// Number of this step, from 1.
     pub(super) number: u64,
 }
@@ -23,11 +25,13 @@ pub(super) fn lion(value: Tensor<1>, gradient: Tensor<1>, momentum: Tensor<1>, s
     (value, momentum * step.beta2 + gradient * (1.0 - step.beta2))
 }
 
-/// `torch.optim.SGD`: weight decay is part of the gradient, momentum without dampening.
+/// `torch.optim.SGD`: weight decay is part of the gradient; the first gradient is not dampened.
 pub(super) fn sgd(value: Tensor<1>, gradient: Tensor<1>, buffer: Tensor<1>, step: &Step) -> (Tensor<1>, Tensor<1>) {
     let gradient = gradient + value.clone() * step.weight_decay;
-    let buffer = buffer * step.momentum + gradient;
-    (value - buffer.clone() * step.learning_rate, buffer)
+    let share = if step.number == 1 { 1.0 } else { 1.0 - step.dampening };
+    let buffer = buffer * step.momentum + gradient.clone() * share;
+    let direction = if step.nesterov { gradient + buffer.clone() * step.momentum } else { buffer.clone() };
+    (value - direction * step.learning_rate, buffer)
 }
 
 /// Added to the square of the gradient (transformers 5.23, `Adafactor`, `eps[0]`).

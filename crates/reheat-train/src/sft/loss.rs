@@ -9,11 +9,22 @@ use super::LossType;
 /// # Shapes
 /// - `logprobs`: `[tokens]`, log-probabilities of the labels, 0 where there is none
 /// - returns: `[tokens]`; 0 where there is no label
+///
+/// With label smoothing ε, `logprobs` are `(1 - ε) log p(label) + ε mean log p` ([`smoothed`]).
 pub(super) fn token_losses(loss_type: LossType, logprobs: Tensor<1>) -> Tensor<1> {
     match loss_type {
         LossType::Nll => logprobs.neg(),
         LossType::Dft => logprobs.clone().exp() * logprobs.neg(),
     }
+}
+
+/// Log-probabilities of labels of which a share is spread over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
+///
+/// # Shapes
+/// - `logprobs`: `[tokens]`, of the labels
+/// - `mean_logprob`: `[tokens]`, means over the vocabulary
+pub(super) fn smoothed(logprobs: Tensor<1>, mean_logprob: Tensor<1>, label_smoothing: f64) -> Tensor<1> {
+    logprobs * (1.0 - label_smoothing) + mean_logprob * label_smoothing
 }
 
 /// Derivative of the step's loss with respect to each log-probability.

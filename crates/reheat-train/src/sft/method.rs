@@ -7,7 +7,7 @@ use reheat_model::Qwen2Config;
 use serde_json::{Map, Value, json};
 
 use super::{LossType, SftConfig, loss};
-use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
+use crate::{Measures, Method, Objective, StepContext, TokenGradient, TrainError, hash_of};
 
 /// Supervised fine-tuning on tokenised sequences.
 #[derive(Debug)]
@@ -70,19 +70,28 @@ impl Method for Sft {
     }
 
     fn objective<'a>(&'a self, _batch: &'a Batch, num_items_in_batch: u64) -> Objective<'a> {
-        let loss_type = self.config.loss_type;
-        Objective::PerToken(Box::new(move |_positions, logprobs| {
-            loss::gradient(loss_type, logprobs, num_items_in_batch)
-        }))
+        let SftConfig { loss_type, label_smoothing_factor: label_smoothing } = self.config;
+        let gradient: Box<TokenGradient> =
+            Box::new(move |_positions, logprobs| loss::gradient(loss_type, logprobs, num_items_in_batch));
+        if label_smoothing > 0.0 {
+            Objective::Smoothed { label_smoothing, gradient }
+        } else {
+            Objective::PerToken(gradient)
+        }
     }
 
     fn perplexity(&self, loss: f64) -> Option<f64> {
-        (self.config.loss_type == LossType::Nll).then(|| loss.exp())
+        let is_likelihood = self.config.loss_type == LossType::Nll && self.config.label_smoothing_factor == 0.0;
+        is_likelihood.then(|| loss.exp())
     }
 
     fn measure(&self, batch: &Batch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures {
+        let logprobs = match self.config.label_smoothing_factor {
+            0.0 => tokens.logprobs.clone(),
+            smoothing => loss::smoothed(tokens.logprobs.clone(), tokens.mean_logprob.clone(), smoothing),
+        };
         let sums = [
-            loss::token_losses(self.config.loss_type, tokens.logprobs.clone()).sum(),
+            loss::token_losses(self.config.loss_type, logprobs).sum(),
             tokens.entropy.clone().sum(),
             tokens.is_top1.clone().sum(),
         ];

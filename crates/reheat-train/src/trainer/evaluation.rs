@@ -31,7 +31,11 @@ impl<M: Method> Trainer<M> {
             IntervalStrategy::Steps => self.progress.step.is_multiple_of(self.config.resolved_eval_steps()),
             IntervalStrategy::Epoch => self.ends_epoch(),
         };
-        if due { self.log_evaluation(callback) } else { Ok(false) }
+        let begun = match self.config.eval_strategy {
+            IntervalStrategy::Epoch => self.epoch() >= self.config.eval_delay,
+            _ => self.progress.step as f64 >= self.config.eval_delay,
+        };
+        if due && begun { self.log_evaluation(callback) } else { Ok(false) }
     }
 
     /// Evaluates, logs, and gives whether the model is the best so far.

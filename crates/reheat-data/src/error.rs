@@ -427,6 +427,9 @@ impl RowProblem {
             Self::Overlong { .. } => "--overlong truncate cuts such rows, --overlong drop leaves them out",
             Self::NoTemplate => "give a template with --chat-template FILE",
             Self::NoEos => "name one of its tokens with --eos-token",
+            Self::NotAnObject { .. } => {
+                "text without columns is read from a .txt file, a line each, or a JSON list of strings"
+            }
             Self::Render(error) => return error.hint().map(str::to_owned),
             _ => "--on-bad-row skip leaves such rows out, counts them and writes them to a file",
         };

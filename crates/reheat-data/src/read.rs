@@ -25,6 +25,9 @@ use serde_json::Value;
 
 use crate::{Row, RowId, RowProblem, row, source::Operations};
 
+/// Whether a column is wanted. Files that hold columns apart skip the others; of those that hold rows, all come.
+pub(crate) type KeepColumn<'a> = &'a dyn Fn(&str) -> bool;
+
 /// A row that isn't parsed yet: that is work for many threads.
 #[derive(Debug)]
 pub struct RawRow {

@@ -442,10 +442,22 @@ fn a_cache_is_used_until_a_byte_changes() {
     case.template = ChatTemplate::new("{{ messages }}", &TemplateTokens::default()).unwrap();
     case.sft().unwrap();
     assert_eq!(entries().len(), 3);
+    // Two letters of the vocabulary change places that no row has.
+    let model = case.path("model");
+    fs::create_dir(&model).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let text = fs::read_to_string(root().join("tests/fixtures/tied-grouped").join(file)).unwrap();
+        let swapped = text.replace("\"X\":", "\"swap\":").replace("\"Q\":", "\"X\":").replace("\"swap\":", "\"Q\":");
+        assert!(file != "tokenizer.json" || swapped != text);
+        fs::write(model.join(file), swapped).unwrap();
+    }
+    case.tokenizer = Tokenizer::from_dir(&model).unwrap();
+    case.sft().unwrap();
+    assert_eq!(entries().len(), 4);
     let text = fs::read_to_string(case.path("rows.jsonl")).unwrap();
     fs::write(case.path("rows.jsonl"), text.replace("three", "threE")).unwrap();
     case.sft().unwrap();
-    assert_eq!(entries().len(), 4);
+    assert_eq!(entries().len(), 5);
 }
 
 #[test]

@@ -7,13 +7,13 @@ use polars_arrow::{
         Array, BinaryArray, BinaryViewArray, BooleanArray, DictionaryArray, DictionaryKey, FixedSizeListArray,
         ListArray, MapArray, PrimitiveArray, StructArray, Utf8Array, Utf8ViewArray, get_value_display,
     },
-    datatypes::{ArrowDataType, ArrowSchema, IntegerType, PhysicalType},
+    datatypes::{ArrowDataType, ArrowSchema, Field, IntegerType, PhysicalType},
     offset::Offset,
     types::{NativeType, PrimitiveType},
 };
 use serde_json::Value;
 
-use super::MAX_ROW_BYTES;
+use super::{KeepColumn, MAX_ROW_BYTES};
 use crate::{Row, RowProblem};
 
 /// How deep types may be nested; a file that says more is damaged or means harm.
@@ -24,13 +24,11 @@ const MAX_DEPTH: usize = 64;
 pub(super) struct Batch {
     pub(super) names: Arc<[String]>,
     pub(super) columns: Vec<Box<dyn Array>>,
+    /// There may be rows of which no column is kept.
+    pub(super) num_rows: usize,
 }
 
 impl Batch {
-    pub(super) fn num_rows(&self) -> usize {
-        self.columns.first().map_or(0, |column| column.len())
-    }
-
     /// Bytes of a row's text, and eight for each value that isn't text.
     pub(super) fn row_bytes(&self, index: usize) -> usize {
         self.columns.iter().map(|column| bytes_of(column.as_ref(), index)).fold(0, usize::saturating_add)
@@ -56,15 +54,20 @@ impl Batch {
     }
 }
 
-/// The names of the columns.
+/// The columns that are kept, in the order of the file.
 ///
 /// # Errors
-/// If a column has a type without a counterpart in JSON, or two have one name.
-pub(super) fn names(schema: &ArrowSchema) -> Result<Arc<[String]>, String> {
-    for field in schema.iter_values() {
+/// If one of them has a type without a counterpart in JSON.
+pub(super) fn kept(schema: &ArrowSchema, keep: KeepColumn) -> Result<Vec<Field>, String> {
+    let fields: Vec<Field> = schema.iter_values().filter(|field| keep(&field.name)).cloned().collect();
+    for field in &fields {
         check_type(&field.dtype, 0).map_err(|reason| format!("column `{}` {reason}", field.name))?;
     }
-    Ok(schema.iter_names().map(|name| name.to_string()).collect())
+    Ok(fields)
+}
+
+pub(super) fn names(fields: &[Field]) -> Arc<[String]> {
+    fields.iter().map(|field| field.name.to_string()).collect()
 }
 
 fn check_type(dtype: &ArrowDataType, depth: usize) -> Result<(), String> {

@@ -18,7 +18,7 @@ use polars_arrow::{
 use polars_error::PolarsResult;
 
 use super::{
-    RawRow,
+    KeepColumn, RawRow,
     arrow::{self, Batch},
     guard,
     open::BoxedRows,
@@ -28,16 +28,16 @@ use crate::{DataError, RowId};
 type RecordBatch = RecordBatchT<Box<dyn Array>>;
 
 /// Rows of an IPC file with a footer.
-pub(super) fn open_file(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
+pub(super) fn open_file(path: &Path, name: Arc<str>, keep: KeepColumn) -> Result<BoxedRows, DataError> {
     let mut file = checked(path, check::file)?;
     let metadata = guarded(path, || read_file_metadata(&mut file))?;
     let schema = metadata.schema.clone();
     let batches = FileReader::new(file, metadata, None, None);
-    Ok(Box::new(IpcRows::new(path, name, &schema, batches)?))
+    Ok(Box::new(IpcRows::new(path, name, &schema, keep, batches)?))
 }
 
 /// Rows of an IPC stream, such as the files that `datasets` saves.
-pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, DataError> {
+pub(super) fn open_stream(path: &Path, name: Arc<str>, keep: KeepColumn) -> Result<BoxedRows, DataError> {
     let mut file = checked(path, check::stream)?;
     let metadata = guarded(path, || read_stream_metadata(&mut file))?;
     let schema = metadata.schema.clone();
@@ -47,7 +47,7 @@ pub(super) fn open_stream(path: &Path, name: Arc<str>) -> Result<BoxedRows, Data
         Ok(StreamState::Waiting) => None,
         Err(error) => Some(Err(error)),
     });
-    Ok(Box::new(IpcRows::new(path, name, &schema, batches)?))
+    Ok(Box::new(IpcRows::new(path, name, &schema, keep, batches)?))
 }
 
 /// The file, from its beginning, if nothing in it would make the decoder allocate or recurse without bounds.
@@ -65,6 +65,8 @@ struct IpcRows<I> {
     path: PathBuf,
     file: Arc<str>,
     names: Arc<[String]>,
+    /// Where the columns stand that are kept.
+    kept: Vec<usize>,
     batches: I,
     batch: Option<(Arc<Batch>, usize)>,
     next_row: u64,
@@ -72,14 +74,18 @@ struct IpcRows<I> {
 }
 
 impl<I: Iterator<Item = PolarsResult<RecordBatch>>> IpcRows<I> {
-    fn new(path: &Path, file: Arc<str>, schema: &ArrowSchema, batches: I) -> Result<Self, DataError> {
-        let names = arrow::names(schema).map_err(|reason| damaged(path, reason))?;
-        Ok(Self { path: path.to_owned(), file, names, batches, batch: None, next_row: 0, failed: false })
+    fn new(path: &Path, file: Arc<str>, schema: &ArrowSchema, keep: KeepColumn, batches: I) -> Result<Self, DataError> {
+        let names = arrow::names(&arrow::kept(schema, keep).map_err(|reason| damaged(path, reason))?);
+        let kept = schema.iter_names().enumerate().filter(|(_, name)| keep(name)).map(|(index, _)| index).collect();
+        Ok(Self { path: path.to_owned(), file, names, kept, batches, batch: None, next_row: 0, failed: false })
     }
 
     fn next_batch(&mut self) -> Result<Option<Batch>, DataError> {
         let batch = guarded(&self.path, || self.batches.next().transpose())?;
-        Ok(batch.map(|batch| Batch { names: Arc::clone(&self.names), columns: batch.into_arrays() }))
+        Ok(batch.map(|batch| {
+            let columns = self.kept.iter().map(|&index| batch.arrays()[index].clone()).collect();
+            Batch { names: Arc::clone(&self.names), columns, num_rows: batch.len() }
+        }))
     }
 }
 
@@ -89,7 +95,7 @@ impl<I: Iterator<Item = PolarsResult<RecordBatch>>> Iterator for IpcRows<I> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some((batch, next)) = &mut self.batch
-                && *next < batch.num_rows()
+                && *next < batch.num_rows
             {
                 *next += 1;
                 self.next_row += 1;

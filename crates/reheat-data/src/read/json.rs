@@ -72,24 +72,28 @@ pub(super) struct Values<R> {
     file: Arc<str>,
     line: u64,
     in_list: bool,
+    /// The list begins with a string: it is one of texts, as `datasets` reads it.
+    of_texts: bool,
     finished: bool,
 }
 
 impl<R: BufRead> Values<R> {
     /// Reads the items of the list that the reader stands before.
     pub(super) fn list(reader: R, file: Arc<str>) -> Self {
-        Self { reader, file, line: 1, in_list: true, finished: false }.after_bracket()
+        Self { reader, file, line: 1, in_list: true, of_texts: false, finished: false }.after_bracket()
     }
 
     /// Reads values up to the end of the file.
     pub(super) fn sequence(reader: R, file: Arc<str>) -> Self {
-        Self { reader, file, line: 1, in_list: false, finished: false }
+        Self { reader, file, line: 1, in_list: false, of_texts: false, finished: false }
     }
 
     fn after_bracket(mut self) -> Self {
         // The caller has seen the bracket, so an error here comes again at the first item.
         if let Ok(Some(b'[')) = self.skip_blank(|byte| byte.is_ascii_whitespace()) {
             self.reader.consume(1);
+            let first = self.skip_blank(|byte| byte.is_ascii_whitespace());
+            self.of_texts = matches!(first, Ok(Some(b'"')));
         }
         self
     }
@@ -136,6 +140,9 @@ impl<R: BufRead> Values<R> {
         let mut bytes = Vec::new();
         let outcome = self.read_value(&mut bytes)?;
         Ok(Some(match outcome {
+            ValueEnd::Complete if self.of_texts && bytes.starts_with(b"\"") => {
+                RawRow::json(id, [b"{\"text\":", bytes.as_slice(), b"}"].concat())
+            }
             ValueEnd::Complete => RawRow::json(id, bytes),
             ValueEnd::EndOfFile => {
                 self.finished = true;
@@ -279,6 +286,16 @@ mod tests {
         let rows = split("{\n\"a\":1}{\"b\":2}\n  {\"c\":3}", false);
         assert_eq!(rows.iter().map(|row| row.0).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(rows.iter().all(|row| row.1.is_ok()));
+    }
+
+    /// As `datasets` reads them; a string among objects is none.
+    #[test]
+    fn a_list_of_strings_is_one_of_texts() {
+        let rows = split("[\n \"a\", \"b\\n]\",\n {\"c\": 1}, 2]", true);
+        assert_eq!(rows[..2], [(2, Ok(r#"{"text":"a"}"#.to_owned())), (2, Ok(r#"{"text":"b\n]"}"#.to_owned()))]);
+        assert_eq!(rows[2], (3, Ok(r#"{"c":1}"#.to_owned())));
+        assert!(rows[3].1.is_err());
+        assert!(split(r#"[{"a": 1}, "b"]"#, true)[1].1.is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    RawRow, csv, ipc, json,
+    KeepColumn, RawRow, csv, ipc, json,
     limit::{Counted, ExpansionGuard},
     parquet::ParquetRows,
     text,
@@ -103,20 +103,20 @@ impl Iterator for RawRows {
 /// # Errors
 /// If the file can't be read to its end.
 pub(crate) fn count(path: &Path) -> Result<u64, DataError> {
-    open(path, TextUnit::default())?.skip_rows(u64::MAX)
+    open(path, TextUnit::default(), &|_| false)?.skip_rows(u64::MAX)
 }
 
 /// A file's rows.
 ///
 /// # Errors
 /// If the file can't be read, or it can't be told what it is.
-pub(crate) fn open(path: &Path, unit: TextUnit) -> Result<RawRows, DataError> {
+pub(crate) fn open(path: &Path, unit: TextUnit, keep: KeepColumn) -> Result<RawRows, DataError> {
     let name: Arc<str> = path.display().to_string().into();
     let (kind, reader) = probe(path)?;
     Ok(RawRows::Other(match kind {
-        FileKind::Parquet => return Ok(RawRows::Parquet(Box::new(ParquetRows::open(path, name)?))),
-        FileKind::ArrowFile => ipc::open_file(path, name)?,
-        FileKind::ArrowStream => ipc::open_stream(path, name)?,
+        FileKind::Parquet => return Ok(RawRows::Parquet(Box::new(ParquetRows::open(path, name, keep)?))),
+        FileKind::ArrowFile => ipc::open_file(path, name, keep)?,
+        FileKind::ArrowStream => ipc::open_stream(path, name, keep)?,
         FileKind::JsonLines => lossless(path, json::Lines::new(reader, name)),
         FileKind::Json => json_values(path, reader, name)?,
         FileKind::Csv => Box::new(csv::CsvRows::open(path, reader, name, csv::Separator::Sniffed)?),

@@ -19,14 +19,14 @@ use polars_error::PolarsResult;
 use polars_parquet::{
     parquet::{
         error::{ParquetError, ParquetResult},
-        metadata::FileMetadata,
+        metadata::{ColumnChunkMetadata, FileMetadata},
     },
     read::{Filter, column_iter_to_arrays, infer_schema, read_metadata},
 };
 
 use self::pages::ColumnPages;
 use super::{
-    RawRow,
+    KeepColumn, RawRow,
     arrow::{self, Batch},
     guard,
 };
@@ -46,6 +46,7 @@ pub(crate) struct ParquetRows {
     name: Arc<str>,
     file: Arc<File>,
     metadata: Arc<FileMetadata>,
+    /// The columns that are kept.
     fields: Vec<Field>,
     names: Arc<[String]>,
     /// Row groups that are still to be read.
@@ -75,7 +76,7 @@ struct Column {
 }
 
 impl ParquetRows {
-    pub(super) fn open(path: &Path, name: Arc<str>) -> Result<Self, DataError> {
+    pub(super) fn open(path: &Path, name: Arc<str>, keep: KeepColumn) -> Result<Self, DataError> {
         let mut file = File::open(path).map_err(DataError::read(path))?;
         let file_bytes = file.metadata().map_err(DataError::read(path))?.len();
         let walked = footer::check_bytes(&mut file, file_bytes).map_err(DataError::read(path))?;
@@ -88,15 +89,15 @@ impl ParquetRows {
             Ok((metadata, schema))
         })?;
         footer::check(&metadata, file_bytes).map_err(|reason| damaged(path, reason))?;
-        let names = arrow::names(&schema).map_err(|reason| damaged(path, reason))?;
+        let fields = arrow::kept(&schema, keep).map_err(|reason| damaged(path, reason))?;
         let groups = (0..metadata.row_groups.len()).collect();
         Ok(Self {
             path: path.to_owned(),
             name,
             file: Arc::new(file),
             metadata: Arc::new(metadata),
-            fields: schema.iter_values().cloned().collect(),
-            names,
+            names: arrow::names(&fields),
+            fields,
             groups,
             max_batch_rows: BATCH_ROWS,
             group: None,
@@ -116,7 +117,7 @@ impl ParquetRows {
         };
         if let Some((batch, next)) = &mut self.batch {
             #[expect(clippy::cast_possible_truncation, reason = "at most the rows of the batch")]
-            let passed = pass((batch.num_rows() - *next) as u64) as usize;
+            let passed = pass((batch.num_rows - *next) as u64) as usize;
             *next += passed;
         }
         if let Some(group) = &mut self.group {
@@ -144,8 +145,8 @@ impl ParquetRows {
             if let Some(group) = &mut self.group
                 && group.next_row < group.num_rows
             {
-                let columns = guarded(&self.path, || Ok(group.next_columns()?))?;
-                return Ok(Some(Batch { names: Arc::clone(&self.names), columns }));
+                let (columns, num_rows) = guarded(&self.path, || Ok(group.next_columns()?))?;
+                return Ok(Some(Batch { names: Arc::clone(&self.names), columns, num_rows }));
             }
             let Some(index) = self.groups.pop_front() else { return Ok(None) };
             let mut group = Group::open(&self.file, &self.metadata, index, &self.fields, self.max_batch_rows);
@@ -161,7 +162,7 @@ impl Iterator for ParquetRows {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some((batch, next)) = &mut self.batch
-                && *next < batch.num_rows()
+                && *next < batch.num_rows
             {
                 *next += 1;
                 self.next_row += 1;
@@ -183,19 +184,25 @@ impl Iterator for ParquetRows {
 impl Group {
     fn open(file: &Arc<File>, metadata: &FileMetadata, index: usize, fields: &[Field], max_batch_rows: u64) -> Self {
         let group = &metadata.row_groups[index];
-        let of_field = |field: &Field| {
+        let mut bytes = 1_u64;
+        let mut of_field = |field: &Field| {
             let columns = group.parquet_columns().iter();
             let leaves = columns.filter(|column| column.descriptor().path_in_schema.first() == Some(&field.name));
-            Column { field: field.clone(), leaves: leaves.map(|column| ColumnPages::open(file, column)).collect() }
+            let mut open = |column| {
+                bytes =
+                    bytes.saturating_add(u64::try_from(ColumnChunkMetadata::uncompressed_size(column)).unwrap_or(0));
+                ColumnPages::open(file, column)
+            };
+            Column { field: field.clone(), leaves: leaves.map(&mut open).collect() }
         };
+        let columns = fields.iter().map(&mut of_field).collect();
         let num_rows = group.num_rows() as u64;
-        let bytes = (group.total_byte_size() as u64).max(1);
         let batch_rows = (num_rows.saturating_mul(BATCH_BYTES) / bytes).clamp(1, max_batch_rows);
-        Self { columns: fields.iter().map(of_field).collect(), num_rows, batch_rows, next_row: 0 }
+        Self { columns, num_rows, batch_rows, next_row: 0 }
     }
 
-    /// The next rows, column by column.
-    fn next_columns(&mut self) -> ParquetResult<Vec<Box<dyn Array>>> {
+    /// The next rows, column by column, and how many there are.
+    fn next_columns(&mut self) -> ParquetResult<(Vec<Box<dyn Array>>, usize)> {
         let rows = self.next_row..self.num_rows.min(self.next_row + self.batch_rows);
         let mut bytes = WINDOW_BYTES;
         let mut arrays = Vec::with_capacity(self.columns.len());
@@ -206,7 +213,8 @@ impl Group {
             arrays.push(column.decode(&rows)?);
         }
         self.next_row = rows.end;
-        Ok(arrays)
+        let num_rows = usize::try_from(rows.end - rows.start).map_err(|_| ParquetError::WouldOverAllocate)?;
+        Ok((arrays, num_rows))
     }
 }
 
@@ -250,7 +258,7 @@ mod tests {
 
     fn open(name: &str, max_batch_rows: u64) -> ParquetRows {
         let path = Path::new(FIXTURES).join(name);
-        ParquetRows { max_batch_rows, ..ParquetRows::open(&path, name.into()).unwrap() }
+        ParquetRows { max_batch_rows, ..ParquetRows::open(&path, name.into(), &|_| true).unwrap() }
     }
 
     fn json(row: Result<RawRow, DataError>) -> String {
@@ -281,6 +289,28 @@ mod tests {
                     assert_eq!(found, expected, "{file}, row {index}, {max_batch_rows} at a time");
                 }
                 assert_eq!(rows.len(), expected.len(), "{file}, {max_batch_rows} at a time");
+            }
+        }
+    }
+
+    /// A column that isn't kept is not even looked at: its pages may be damaged, and its type unknown.
+    #[test]
+    fn columns_that_are_not_kept_are_not_read() {
+        let expected: Vec<serde_json::Value> =
+            expected().iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+        let columns: Vec<&String> = expected[0].as_object().unwrap().keys().collect();
+        for file in files() {
+            let path = Path::new(FIXTURES).join(&file);
+            for kept in [&columns[..1], &columns[1..], &[]] {
+                let keep = |column: &str| kept.iter().any(|kept| *kept == column);
+                let rows = ParquetRows::open(&path, "f".into(), &keep).unwrap();
+                assert_eq!(rows.fields.len(), kept.len(), "{file}");
+                let rows: Vec<_> = rows.map(|row| row.unwrap().parse().1.unwrap()).collect();
+                assert_eq!(rows.len(), expected.len(), "{file}");
+                for (found, expected) in rows.iter().zip(&expected) {
+                    let expected = expected.as_object().unwrap().iter().filter(|(column, _)| keep(column));
+                    assert!(found.iter().eq(expected), "{file}");
+                }
             }
         }
     }

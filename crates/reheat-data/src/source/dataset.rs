@@ -17,7 +17,7 @@ use super::{
     spec::{DatasetSpec, Sample},
 };
 use crate::{
-    DataError,
+    DataError, Row, RowId,
     read::{self, RawRow},
 };
 
@@ -188,14 +188,21 @@ impl Part {
         if !self.operations.name_columns() {
             return Ok(());
         }
-        let rows = self.segments.iter().cloned().flat_map(SegmentRows::new).take(FIRST_ROWS);
+        let checked = self.operations.check(&self.first_rows(Some(&self.operations))?);
+        // Now that they are to be listed, all columns are looked at.
+        checked.or_else(|_| self.operations.check(&self.first_rows(None)?))
+    }
+
+    /// The first rows with the columns that the operations read, or with all of them.
+    fn first_rows(&self, operations: Option<&Arc<Operations>>) -> Result<Vec<(RowId, Row)>, DataError> {
+        let segments = self.segments.iter().cloned();
         let mut first_rows = Vec::new();
-        for row in rows {
+        for row in segments.flat_map(|segment| SegmentRows::new(segment, operations)).take(FIRST_ROWS) {
             if let (id, Ok(row)) = row?.parse() {
                 first_rows.push((id, row));
             }
         }
-        self.operations.check(&first_rows)
+        Ok(first_rows)
     }
 
     /// How many rows there are, by reading them where nothing else tells.

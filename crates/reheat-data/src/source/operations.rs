@@ -41,6 +41,16 @@ impl Operations {
         !self.rename.is_empty() || self.filter.is_some() || self.columns.is_some()
     }
 
+    /// Whether a column of the files has to be read: it is kept, judged by or renamed.
+    pub(super) fn reads(&self, column: &str) -> bool {
+        let Some(columns) = &self.columns else { return true };
+        if self.rename.contains_key(column) || self.rename.values().any(|new| new == column) {
+            return true;
+        }
+        columns.iter().any(|kept| kept == column)
+            || self.filter.iter().flat_map(Filter::columns).any(|judged| judged == column)
+    }
+
     /// Whether rows stay as they are, but for the filter.
     pub(super) fn keep_rows(&self) -> bool {
         self.rename.is_empty() && self.columns.is_none()

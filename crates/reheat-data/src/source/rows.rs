@@ -121,8 +121,9 @@ pub(super) fn rows(parts: &[Arc<Part>], arrangement: &Arrangement) -> Rows {
 
 /// The rows of a part that its filter keeps.
 pub(super) fn filtered_rows(part: &Arc<Part>, filtered: &Arc<AtomicU64>) -> BoxedRows {
-    let rows = part.segments.clone().into_iter().flat_map(SegmentRows::new);
     let operations = Arc::clone(&part.operations);
+    let reads = Arc::clone(&operations);
+    let rows = part.segments.clone().into_iter().flat_map(move |segment| SegmentRows::new(segment, Some(&reads)));
     if operations.filter.is_some() {
         let filtered = Arc::clone(filtered);
         return Box::new(Filtered { rows, operations, filtered, kept: Vec::new().into_iter(), error: None });
@@ -153,22 +154,26 @@ fn take_chunk(rows: &mut impl Iterator<Item = Result<RawRow, DataError>>) -> (Ve
 /// The rows of some files, from one row to another, counted through all files.
 pub(super) struct SegmentRows {
     files: VecDeque<PathBuf>,
+    /// Say which columns are read; all where there are none.
+    operations: Option<Arc<Operations>>,
     current: Option<RawRows>,
     skip: u64,
     left: u64,
 }
 
 impl SegmentRows {
-    pub(super) fn new(segment: Segment) -> Self {
+    pub(super) fn new(segment: Segment, operations: Option<&Arc<Operations>>) -> Self {
         let Segment { files, range } = segment;
-        Self { files: files.into(), current: None, skip: range.start, left: range.end.saturating_sub(range.start) }
+        let left = range.end.saturating_sub(range.start);
+        Self { files: files.into(), operations: operations.cloned(), current: None, skip: range.start, left }
     }
 
     fn next_row(&mut self) -> Result<Option<RawRow>, DataError> {
         while self.left > 0 {
             let Some(rows) = &mut self.current else {
                 let Some(file) = self.files.pop_front() else { return Ok(None) };
-                let mut rows = read::open(&file, TextUnit::Line)?;
+                let keep = |column: &str| self.operations.as_ref().is_none_or(|operations| operations.reads(column));
+                let mut rows = read::open(&file, TextUnit::Line, &keep)?;
                 self.skip -= rows.skip_rows(self.skip)?;
                 self.current = Some(rows);
                 continue;

@@ -7,6 +7,8 @@ mod make_parquet; // a file larger than memory should be
 mod golden; // values from the reference implementations
 mod python; // the environment that these run in
 mod random_model; // checkpoints of any shape
+#[cfg(unix)]
+mod stage_llvm; // what linking for CUDA needs, where its usual source can't be reached
 mod workspace; // where things are, and running commands there
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,9 @@ enum Task {
     MakeParquet(make_parquet::MakeParquetArgs),
     /// Write a checkpoint of any shape with random weights
     RandomModel(random_model::RandomModelArgs),
+    /// Unpack what the `cuda` feature links, from Debian's packages
+    #[cfg(unix)]
+    StageLlvm(stage_llvm::StageLlvmArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -43,5 +48,7 @@ fn main() -> anyhow::Result<()> {
         Task::DemoModel(args) => demo::run(&args),
         Task::MakeParquet(args) => make_parquet::run(&args),
         Task::RandomModel(args) => random_model::run(&args),
+        #[cfg(unix)]
+        Task::StageLlvm(args) => stage_llvm::run(&args),
     }
 }

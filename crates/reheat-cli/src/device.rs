@@ -3,9 +3,13 @@
 use std::{fmt, str::FromStr};
 
 use burn::tensor::Device;
+use reheat_kernels::bf16_instructions;
+use reheat_train::TrainingDtype;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+
+const CPU: &str = "cpu";
 
 /// What `--device` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,8 +137,21 @@ impl DeviceChoice {
     }
 }
 
+impl ChosenDevice {
+    /// The type in which products are fastest here, and why.
+    pub(crate) fn training_dtype(&self) -> (TrainingDtype, &'static str) {
+        if self.name != CPU {
+            (TrainingDtype::Float32, "products in bfloat16 are written for CPUs so far")
+        } else if bf16_instructions() {
+            (TrainingDtype::Bfloat16, "this CPU multiplies bfloat16 numbers with instructions of their own")
+        } else {
+            (TrainingDtype::Float32, "this CPU has no instructions for bfloat16 products")
+        }
+    }
+}
+
 fn cpu(reason: &str) -> ChosenDevice {
-    ChosenDevice { device: Device::flex(), name: "cpu".to_owned(), reason: reason.to_owned() }
+    ChosenDevice { device: Device::flex(), name: CPU.to_owned(), reason: reason.to_owned() }
 }
 
 /// A device without driver or hardware panics at its first use, so it is used once here.
@@ -148,7 +165,7 @@ impl FromStr for DeviceChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => return Ok(Self::Auto),
-            "cpu" => return Ok(Self::Cpu),
+            CPU => return Ok(Self::Cpu),
             _ => {}
         }
         let (name, index) = match text.split_once(':') {
@@ -170,7 +187,7 @@ impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
+            Self::Cpu => f.write_str(CPU),
             Self::Accelerator { kind, index } => write!(f, "{}:{index}", kind.name()),
         }
     }

@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use self::{
     results::{Run, finish},
-    settings::{evaluation_faults, no_evaluation_faults},
+    settings::{RunSettings, evaluation_faults, no_evaluation_faults},
 };
 use crate::{
     device::ChosenDevice,
@@ -118,7 +118,10 @@ pub(crate) struct Setup {
 
 /// Settings, then rows, then the plan; unless it is a dry run, the model and the loop.
 pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<()> {
-    let resolved = resolve(&args.flags, args.config.as_deref())?;
+    let mut resolved = resolve(&args.flags, args.config.as_deref())?;
+    let device = resolved.extract::<RunSettings>()?.device.resolve()?;
+    let (dtype, reason) = device.training_dtype();
+    let dtype_reason = resolved.decide("dtype", dtype).then_some(reason);
     let settings = SharedSettings::extract(&resolved)?;
     let command = C::extract(&resolved)?;
     for note in resolved.notes.iter().chain(&settings.peft.notes(&resolved)) {
@@ -139,12 +142,17 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         Some(rows) => Some(prepare(&command, Purpose::Evaluation, &rows, &companions, None)?),
         None => None,
     };
-    let device = settings.run.device.resolve()?;
-
     let mut facts = facts(&prepared, &settings.training, &device, eos_note);
+    if let Some(reason) = dtype_reason {
+        let value = settings.training.dtype.to_string().into();
+        facts.insert(1, Fact { name: "dtype", value, reason: Some(reason.to_owned()) });
+    }
     facts.extend(command.facts(&settings));
     if args.dry_run {
         return show(&Plan { command: C::NAME, resolved: &resolved, facts }, args.format);
+    }
+    if let Some(reason) = dtype_reason {
+        eprintln!("{dtype} ({reason}) on {} ({})", device.name, device.reason);
     }
     report::print(&prepared.report, rejected.as_deref());
     if let Some(prepared) = &eval_prepared {

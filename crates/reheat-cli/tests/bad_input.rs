@@ -83,6 +83,25 @@ fn the_fixture_trains() {
     assert!(bench.path("out/model.safetensors").exists());
 }
 
+/// What `auto` takes depends on the machine; that it is told, and is the same as asking for it, does not.
+#[test]
+fn a_dtype_left_to_the_machine_is_told_and_written_down() {
+    let bench = Bench::new();
+    let ended = bench.sft("");
+    let config = fs::read_to_string(bench.path("out/config.yaml")).expect("the run's settings");
+    let dtype = config.lines().find_map(|line| line.strip_prefix("dtype: ")).expect("a dtype");
+    ended.says(0, &[&format!("{dtype} (this CPU ")]);
+    let losses = || {
+        let text = fs::read_to_string(bench.path("out/metrics.jsonl")).expect("metrics");
+        let loss = |line: &str| line.split(',').find(|field| field.contains("\"loss\"")).map(str::to_owned);
+        text.lines().filter_map(loss).collect::<Vec<_>>()
+    };
+    let left_to_the_machine = losses();
+    bench.sft(&format!("--dtype {dtype} --overwrite-output-dir")).says(0, &[]);
+    assert_eq!(losses(), left_to_the_machine);
+    bench.sft("--dtype float16 --overwrite-output-dir").says(2, &["auto, float32, bfloat16"]);
+}
+
 #[test]
 fn a_missing_dataset_is_named() {
     let bench = Bench::new();

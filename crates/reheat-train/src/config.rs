@@ -1,5 +1,7 @@
 //! Settings of the loop, the same for every method, under the names of transformers' `TrainingArguments`.
 
+use std::fmt;
+
 use burn::tensor::DType;
 use reheat_data::TrainSamplingStrategy;
 use reheat_kernels::Compute;
@@ -46,6 +48,15 @@ pub enum TrainingDtype {
     Float32,
     /// 16 bits: the range of float32 with 8 bits of precision.
     Bfloat16,
+}
+
+impl fmt::Display for TrainingDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float32 => "float32",
+            Self::Bfloat16 => "bfloat16",
+        })
+    }
 }
 
 impl TrainingDtype {

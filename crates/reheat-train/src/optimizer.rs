@@ -6,7 +6,7 @@ mod sgd; // what `optim_args` says
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use reheat_kernels::{AdamWParameter, AdamWStep, adamw};
 use reheat_model::{Qwen2, for_each_parameter};
 use schemars::JsonSchema;
@@ -249,7 +249,7 @@ impl Optimizer {
             let (value, moments) = match rule {
                 // The one rule with a fused kernel scales the gradient on the way.
                 Rule::AdamW => self.adamw(name, AdamWInput { value, moments, gradient }, &step, gradient_scale),
-                _ => apply(rule, shape, value, moments, gradient * gradient_scale, &step),
+                _ => apply(rule, shape, value, moments, gradient.cast(DType::F32) * gradient_scale, &step),
             };
             self.moments.insert(name.into(), moments);
             value

@@ -5,7 +5,7 @@
 use burn::tensor::Device;
 use reheat_data::Sequence;
 use reheat_model::{Qwen2, Qwen2Config};
-use reheat_train::{NoCallback, Sft, SftConfig, Trainer, TrainingConfig, TrainingDtype};
+use reheat_train::{NoCallback, OptimizerNames, Sft, SftConfig, Trainer, TrainingConfig, TrainingDtype};
 
 const STEPS: i64 = 50;
 
@@ -64,4 +64,22 @@ fn micro_batches_in_bf16_are_summed() {
         config.gradient_accumulation_steps = 4;
     });
     assert_close("micro-batches", &parts, &whole);
+}
+
+/// Every rule takes gradients that were rounded to bf16.
+#[test]
+fn losses_in_bf16_stay_close_whatever_the_optimizer() {
+    for optim in [OptimizerNames::Lion, OptimizerNames::Sgd, OptimizerNames::Muon, OptimizerNames::Adafactor] {
+        // Lion steps by signs, and the sign of a small gradient is what rounding changes first.
+        let settings = |config: &mut TrainingConfig| {
+            config.optim = optim;
+            config.learning_rate = if optim == OptimizerNames::Lion { 1e-4 } else { 3e-3 };
+        };
+        let exact = losses(settings);
+        let rounded = losses(|config| {
+            settings(config);
+            config.dtype = TrainingDtype::Bfloat16;
+        });
+        assert_close(&format!("{optim:?}"), &rounded, &exact);
+    }
 }

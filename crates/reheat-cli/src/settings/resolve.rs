@@ -12,7 +12,7 @@ use super::{
     file::{self, Entry},
     flags::{Flags, HasTable},
     names::{Foreign, foreign},
-    table::{Field, Table, defaults},
+    table::{AUTO, Field, Table, defaults},
 };
 use crate::fault::Fault;
 
@@ -66,6 +66,16 @@ impl Resolved {
             .collect();
         serde_json::from_value(Value::Object(own))
             .map_err(|error| Fault::input("the settings contradict each other").because(error))
+    }
+
+    /// Gives a setting that was left to the machine its value; whether it was.
+    pub(crate) fn decide(&mut self, key: &str, value: impl Serialize) -> bool {
+        let open = self.settings.iter_mut().find(|setting| setting.key == key && setting.value == AUTO);
+        let was_open = open.is_some();
+        if let Some(setting) = open {
+            setting.value = serde_json::to_value(value).expect("a name");
+        }
+        was_open
     }
 
     /// What a person wrote, in a flag or a file.

@@ -38,11 +38,16 @@ pub(crate) struct Field {
     pub(crate) default: Value,
     /// What the flag means without a value; `None` where it needs one.
     pub(crate) bare: Option<String>,
+    /// Whether [`AUTO`] is a value, which the machine decides.
+    pub(crate) auto: bool,
     /// Heading in the help.
     pub(crate) section: &'static str,
     /// Deserializes the struct with only this field changed, and says what is wrong.
     check: fn(&str, &Value) -> Result<(), String>,
 }
+
+/// The value of a setting that is decided when the device is known.
+pub(crate) const AUTO: &str = "auto";
 
 /// What a field holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +94,7 @@ impl Table {
                 optional,
                 commas: property.get("x-commas").and_then(Value::as_bool).unwrap_or(true),
                 bare: property.get("x-bare").and_then(Value::as_str).map(str::to_owned),
+                auto: false,
                 minimum: property.get("minimum").and_then(Value::as_f64),
                 help: plain(property.get("description").and_then(Value::as_str).unwrap_or_default()),
                 default: defaults.get(key).cloned().unwrap_or(Value::Null),
@@ -104,9 +110,27 @@ impl Table {
     /// # Panics
     /// If there is no such field.
     pub(crate) fn with_default(mut self, key: &str, value: Value) -> Self {
-        let field = self.fields.iter_mut().find(|field| field.key == key);
-        field.unwrap_or_else(|| panic!("`{key}` is no setting")).default = value;
+        self.known(key).default = value;
         self
+    }
+
+    /// Gives a closed choice the further value [`AUTO`], and makes it the default.
+    ///
+    /// # Panics
+    /// If there is no such field.
+    pub(crate) fn with_auto(mut self, key: &str) -> Self {
+        let field = self.known(key);
+        if let Kind::Choice(names) = &mut field.kind {
+            names.insert(0, AUTO.to_owned());
+        }
+        field.auto = true;
+        field.default = AUTO.into();
+        self
+    }
+
+    fn known(&mut self, key: &str) -> &mut Field {
+        let field = self.fields.iter_mut().find(|field| field.key == key);
+        field.unwrap_or_else(|| panic!("`{key}` is no setting"))
     }
 
     /// The old names of a field that mean nothing else here, each as a key and as a flag.
@@ -151,6 +175,9 @@ impl Field {
         }
         let refused = |value: &Value| format!("expected {}, found {}", self.expected(), shown(value));
         let accepted = self.kind.accept(value).ok_or_else(|| refused(value))?;
+        if self.auto && accepted == AUTO {
+            return Ok(accepted);
+        }
         if let (Some(minimum), Some(number)) = (self.minimum, accepted.as_f64())
             && number < minimum
         {

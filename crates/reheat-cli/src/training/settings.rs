@@ -26,6 +26,7 @@ pub(crate) fn table(own: impl FnOnce(Table) -> Table) -> Table {
         .with::<PeftSettings>("Adapters")
         .with::<TrainingConfig>("Training")
         .with::<OutputSettings>("Output")
+        .with_auto("dtype")
 }
 
 /// The settings of [`table`] but the command's own.

@@ -76,8 +76,11 @@ fn check(name: &str) {
 
 fn sequences(rows: &Value) -> Vec<Sequence> {
     let sequence = |row: &Value| {
-        let seq_lens = if row["seq_lengths"].is_null() { Vec::new() } else { ids(&row["seq_lengths"]) };
-        Sequence { seq_lens, ..Sequence::with_labels(ids(&row["input_ids"]), ids(&row["labels"])) }
+        let mut sequence = Sequence::with_labels(ids(&row["input_ids"]), ids(&row["labels"]));
+        if !row["seq_lengths"].is_null() {
+            sequence.seq_lens = ids(&row["seq_lengths"]);
+        }
+        sequence
     };
     rows.as_array().expect("a list of rows").iter().map(sequence).collect()
 }

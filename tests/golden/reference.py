@@ -70,6 +70,14 @@ def fixture_names():
     return sorted(path.name for path in FIXTURES.iterdir() if (path / "config.json").exists())
 
 
+def load_classifier(name):
+    """A fixture as TRL makes a reward model of it: a freshly drawn head of one number, in f32."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        FIXTURES / name, num_labels=1, dtype=torch.float32, attn_implementation="eager"
+    )
+    return model.eval()
+
+
 def load(name, dtype=torch.float32):
     """A fixture as transformers loads it, computed in `dtype`."""
     model = transformers.AutoModelForCausalLM.from_pretrained(

@@ -4,7 +4,9 @@ Every case holds the rows, the settings and the columns that training reads. Not
 """
 
 # First, since it keeps the libraries offline.
-from reference import load, provenance, trainer, write
+from reference import load, load_classifier, provenance, tokenizer, trainer, write
+
+import tempfile
 
 import datasets
 import transformers
@@ -115,9 +117,12 @@ CASES = {
     "unpaired": ("kto", CHAT_PREFERENCES, {}),
     "text_prompts": ("grpo", TEXT_PROMPTS, {}),
     "chat_prompts": ("grpo", CHAT_PROMPTS, {}),
+    "text_rewards": ("reward", TEXT_PREFERENCES, dict(max_length=28)),
+    "chat_rewards": ("reward", [{**row, "margin": 0.5} for row in CHAT_PREFERENCES], {}),
+    "implicit_rewards": ("reward", IMPLICIT_CHATS, {}),
 }
 
-COLUMNS = ["input_ids", "labels", "seq_lengths", "prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "label"]
+COLUMNS = ["input_ids", "labels", "seq_lengths", "prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "label", "margin"]
 
 
 def main():
@@ -136,9 +141,11 @@ def prepared(name, rows, settings):
         "sft": (trl.SFTTrainer, trl.SFTConfig),
         "dpo": (trl.DPOTrainer, trl.DPOConfig),
         "kto": (trl.KTOTrainer, trl.KTOConfig),
+        "reward": (trl.RewardTrainer, trl.RewardConfig),
     }
+    model = load_classifier(MODEL) if name == "reward" else load(MODEL)
     settings = {"per_device_train_batch_size": 2, "max_length": 1024, **settings}
-    with trainer(*trainers[name], load(MODEL), rows, SEED, settings) as made:
+    with trainer(*trainers[name], model, rows, SEED, settings) as made:
         columns = [column for column in COLUMNS if column in made.train_dataset.column_names]
         return [{column: row[column] for column in columns} for row in made.train_dataset]
 
@@ -152,20 +159,19 @@ def prompted(rows):
         return [0.0] * len(prompts)
 
     transformers.set_seed(SEED)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
     with tempfile.TemporaryDirectory() as output_dir:
         config = trl.GRPOConfig(
             output_dir=output_dir, seed=SEED, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
             per_device_train_batch_size=2, num_generations=2,
         )
         dataset = datasets.Dataset.from_list(rows)
-        trainer = trl.GRPOTrainer(
-            load(MODEL), reward_funcs=reward, args=config, train_dataset=dataset, processing_class=tokenizer
+        grpo = trl.GRPOTrainer(
+            load(MODEL), reward_funcs=reward, args=config, train_dataset=dataset, processing_class=tokenizer(MODEL)
         )
-        inputs = list(trainer.train_dataset)
+        inputs = list(grpo.train_dataset)
         prompts = [row["prompt"] for row in inputs]
-        prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
-        trainer._calculate_rewards(inputs, prompts, [""] * len(inputs), [[]] * len(inputs))
+        prompt_ids, _, _ = grpo._tokenize_prompts(prompts)
+        grpo._calculate_rewards(inputs, prompts, [""] * len(inputs), [[]] * len(inputs))
     columns = [dict(zip(given["columns"], values)) for values in zip(*given["columns"].values())]
     return [
         {"prompt_ids": ids, "prompt": prompt, "columns": row}

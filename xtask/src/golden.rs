@@ -13,7 +13,7 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
     "models",
     "forward",
     "greedy",
@@ -21,6 +21,7 @@ const SCRIPTS: [&str; 13] = [
     "sft",
     "dpo",
     "kto",
+    "reward",
     "rewards",
     "rows",
     "adapters",

@@ -29,8 +29,8 @@ pub use self::{
     pack::{PackOptions, PackReport, PackingStrategy, pack},
     prepare::{
         LengthReport, OnBadRow, Overlong, PreferencePair, PrepareOptions, Prepared, PreviewedRow, Prompt, Report,
-        SkippedRow, TruncationMode, UnpairedCompletion, lengths, prepare_preference, prepare_prompts, prepare_sft,
-        prepare_unpaired, preview,
+        RewardPair, SkippedRow, TruncationMode, UnpairedCompletion, lengths, prepare_preference, prepare_prompts,
+        prepare_reward, prepare_sft, prepare_unpaired, preview,
     },
     read::{RawRow, panic_is_expected},
     row::{Row, RowId},

@@ -11,7 +11,9 @@ mod preview; // rows one by one, as they will be trained
 
 pub(crate) use self::preview::AnyKind;
 pub use self::{
-    preference::{PreferencePair, UnpairedCompletion, prepare_preference, prepare_unpaired},
+    preference::{
+        PreferencePair, RewardPair, UnpairedCompletion, prepare_preference, prepare_reward, prepare_unpaired,
+    },
     preview::{LengthReport, PreviewedRow, lengths, preview},
     prompts::{Prompt, prepare_prompts},
     report::{Prepared, Report, SkippedRow},

@@ -172,7 +172,7 @@ fn rows_of(examples: Vec<Example>, unpair: bool) -> Result<Vec<Row>, RowProblem>
     let mut rows = Vec::with_capacity(examples.len());
     for example in examples {
         match example {
-            Example::Preference { prompt, chosen, rejected, context } if unpair => {
+            Example::Preference { prompt, chosen, rejected, context, .. } if unpair => {
                 let (prompt, chosen, rejected) = match prompt {
                     Some(prompt) => (prompt, chosen, rejected),
                     None => extract_prompt(chosen, rejected)?,

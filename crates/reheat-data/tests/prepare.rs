@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use reheat_chat::{ChatTemplate, ControlTokens, TemplateTokens};
 use reheat_data::{
     DataError, Dataset, DatasetSpec, Format, OnBadRow, Overlong, PackingStrategy, PrepareOptions, Prepared, Prompt,
-    TruncationMode, prepare_preference, prepare_prompts, prepare_sft, prepare_unpaired,
+    TruncationMode, prepare_preference, prepare_prompts, prepare_reward, prepare_sft, prepare_unpaired,
 };
 use reheat_tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -100,6 +100,18 @@ impl Case {
                 let row =
                     |one: &Prompt| json!({"prompt_ids": one.prompt_ids, "prompt": one.prompt, "columns": one.columns});
                 self.prompts().unwrap().examples.iter().map(row).collect()
+            }
+            "reward" => {
+                // TRL leaves longer pairs out.
+                let options = PrepareOptions { overlong: Overlong::Drop, ..options.clone() };
+                let prepared = prepare_reward(&self.dataset(), tokenizer, template, &options, &mut |_| {}).unwrap();
+                let row = |pair: &reheat_data::RewardPair| match pair.margin {
+                    Some(margin) => {
+                        json!({"chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids, "margin": margin})
+                    }
+                    None => json!({"chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids}),
+                };
+                prepared.examples.iter().map(row).collect()
             }
             _ => {
                 let prepared = prepare_unpaired(&self.dataset(), tokenizer, template, options, &mut |_| {}).unwrap();

@@ -8,6 +8,17 @@ use serde_json::{Map, Value, json};
 
 use crate::ModelError;
 
+/// What a model's hidden states become (`architectures` in the file).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum HeadKind {
+    /// Logits of the next token (`Qwen2ForCausalLM`).
+    #[default]
+    LanguageModel,
+    /// One number, read at the last token of a sequence: a reward model (`Qwen2ForSequenceClassification`, one label).
+    Score,
+}
+
 /// Shape and constants of a Qwen2 model, with transformers' defaults (`configuration_qwen2.py`, 5.23).
 ///
 /// Keys that the model does not use are kept and written back.
@@ -36,6 +47,8 @@ pub struct Qwen2Config {
     pub max_position_embeddings: usize,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
+    /// What the hidden states become.
+    pub head: HeadKind,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
     /// The file as it was, with every key.
@@ -67,6 +80,9 @@ struct File {
     use_sliding_window: bool,
     #[serde(default = "default_activation")]
     hidden_act: String,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    id2label: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +107,12 @@ fn default_range() -> f64 {
 fn default_activation() -> String {
     "silu".into()
 }
+
+/// The architecture that reads one number per label at the last token.
+const CLASSIFIER: &str = "Qwen2ForSequenceClassification";
+
+/// Labels of a classifier whose file has none (transformers 5.23, `PretrainedConfig`).
+const DEFAULT_LABELS: usize = 2;
 
 /// Base of the rotary frequencies where the file has none (transformers 5.23).
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
@@ -143,6 +165,13 @@ impl Qwen2Config {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(fault(format!("`{key}` is 0")));
         }
+        let is_classifier = file.architectures.iter().flatten().any(|name| name == CLASSIFIER);
+        let num_labels = file.id2label.as_ref().map_or(DEFAULT_LABELS, Map::len);
+        if is_classifier && num_labels != 1 {
+            return Err(fault(format!(
+                "a classifier of {num_labels} labels is not supported, expected 1: a reward model"
+            )));
+        }
         let config = Self {
             vocab_size: file.vocab_size,
             hidden_size: file.hidden_size,
@@ -155,6 +184,7 @@ impl Qwen2Config {
             rope_theta: rope.and_then(|rope| rope.rope_theta).or(file.rope_theta).unwrap_or(DEFAULT_ROPE_THETA),
             max_position_embeddings: file.max_position_embeddings,
             tie_word_embeddings: file.tie_word_embeddings,
+            head: if is_classifier { HeadKind::Score } else { HeadKind::LanguageModel },
             initializer_range: file.initializer_range,
             raw,
         };
@@ -200,6 +230,14 @@ impl Qwen2Config {
         const TOKEN_KEYS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
         assert!(TOKEN_KEYS.contains(&key), "`{key}` describes the model's computation and cannot be set");
         self.raw.insert(key.into(), value);
+    }
+
+    /// Makes it the configuration of a reward model, as transformers writes it.
+    pub(crate) fn set_score_head(&mut self) {
+        self.head = HeadKind::Score;
+        self.raw.insert("architectures".into(), json!([CLASSIFIER]));
+        self.raw.insert("id2label".into(), json!({ "0": "LABEL_0" }));
+        self.raw.insert("label2id".into(), json!({ "LABEL_0": 0 }));
     }
 
     /// Gives the head a matrix of its own.

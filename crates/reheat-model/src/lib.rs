@@ -28,7 +28,7 @@ mod save; // model -> safetensors
 mod error;
 
 pub use self::{
-    config::Qwen2Config,
+    config::{HeadKind, Qwen2Config},
     error::{Misshapen, ModelError},
     lora::{Factor, Lora, LoraConfig, TargetModules},
     packed::{LoadOptions, Quantization},

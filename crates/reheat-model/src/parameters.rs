@@ -93,13 +93,13 @@ impl ParameterPath {
         self.0.pop();
     }
 
-    /// The checkpoint name: the body of the model is under `model.`, the head beside it.
+    /// The checkpoint name: the body of the model is under `model.`, its heads beside it.
     ///
     /// An adapter's parameters have the names of PEFT's files.
     pub fn name(&self) -> String {
         let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| *part != ADAPTER_FIELD).collect();
         let path = parts.join(".");
-        let beside = path.starts_with("lm_head.") || path.starts_with("model.");
+        let beside = ["lm_head.", "score.", "model."].iter().any(|start| path.starts_with(start));
         let name = if beside { path } else { format!("model.{path}") };
         if parts.len() < self.0.len() { format!("{PEFT_PREFIX}{name}") } else { name }
     }

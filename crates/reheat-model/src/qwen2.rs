@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use reheat_kernels::{
     AttentionLayout, Compute, FourBitWeight, Int8Weight, RotaryTable, Weight, causal_attention, embedding, linear,
     linear_four_bit, rms_norm, rotary, swiglu,
@@ -13,7 +13,7 @@ use reheat_kernels::{
 
 use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{LoadOptions, Lora, ModelError, Precision, Qwen2Config, load};
+use crate::{HeadKind, LoadOptions, Lora, ModelError, Precision, Qwen2Config, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
@@ -258,8 +258,10 @@ pub struct Qwen2 {
     pub layers: Vec<Block>,
     /// Before the head.
     pub norm: RmsNorm,
-    /// The head, or `None` where it is the embedding.
+    /// The head, or `None` where it is the embedding, or where there is a score.
     pub lm_head: Option<Linear>,
+    /// The head of a reward model, `[1, hidden_size]`, in place of the other.
+    pub score: Option<Linear>,
     #[module(skip)]
     config: Qwen2Config,
     /// What low-rank adapters are on the blocks.
@@ -275,8 +277,11 @@ impl Qwen2 {
             .map(|index| Block::build(source, &format!("model.layers.{index}"), config))
             .collect();
         let norm = RmsNorm::build(source, "model.norm", config);
-        let lm_head = (!config.tie_word_embeddings).then(|| Linear::build(source, "lm_head", hidden, vocab, Bias::No));
-        Self { embed_tokens, layers, norm, lm_head, config: config.clone(), adapter: None }
+        let is_score = config.head == HeadKind::Score;
+        let lm_head = (!config.tie_word_embeddings && !is_score)
+            .then(|| Linear::build(source, "lm_head", hidden, vocab, Bias::No));
+        let score = is_score.then(|| Linear::build(source, "score", hidden, 1, Bias::No));
+        Self { embed_tokens, layers, norm, lm_head, score, config: config.clone(), adapter: None }
     }
 
     /// A model with freshly drawn weights; the same seed gives the same bits.
@@ -314,6 +319,19 @@ impl Qwen2 {
         load::load(dir, options, device)
     }
 
+    /// The model with a head that gives one number in place of its own: the start of a reward model. The head is drawn
+    /// as transformers draws it; the same seed gives the same bits. A model that has such a head keeps it.
+    pub fn with_score_head(mut self, seed: u64) -> Self {
+        if self.score.is_none() {
+            self.config.set_score_head();
+            let mut source = RandomSource::new(&self.config, seed, &self.device());
+            let mut score = Linear::build(&mut source, "score", self.config.hidden_size, 1, Bias::No);
+            score.compute = self.compute();
+            (self.lm_head, self.score) = (None, Some(score));
+        }
+        self
+    }
+
     /// The configuration.
     pub fn config(&self) -> &Qwen2Config {
         &self.config
@@ -337,15 +355,19 @@ impl Qwen2 {
         embedding(self.embed_tokens.stored(), input_ids)
     }
 
-    /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`; empty where it is held in
-    /// int8.
+    /// The matrix that turns normalised hidden states into logits, `[vocab_size, hidden_size]`, or into a score,
+    /// `[1, hidden_size]`; empty where it is held in int8.
     pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).weight.val()
+        self.head_layer().weight.val()
     }
 
     /// [`Self::head`] as it is held.
     pub fn head_weight(&self) -> Weight {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).stored()
+        self.head_layer().stored()
+    }
+
+    fn head_layer(&self) -> &Linear {
+        self.score.as_ref().or(self.lm_head.as_ref()).unwrap_or(&self.embed_tokens)
     }
 
     /// Whether matrices are held in another type than f32.
@@ -364,7 +386,7 @@ impl Qwen2 {
     /// Sets the type in which products are taken; weights stay as they are.
     pub fn set_compute(&mut self, compute: Compute) {
         self.embed_tokens.compute = compute;
-        self.lm_head.iter_mut().for_each(|head| head.compute = compute);
+        self.lm_head.iter_mut().chain(&mut self.score).for_each(|head| head.compute = compute);
         for Block { self_attn, mlp, .. } in &mut self.layers {
             let Attention { q_proj, k_proj, v_proj, o_proj } = self_attn;
             let Mlp { gate_proj, up_proj, down_proj } = mlp;
@@ -402,6 +424,26 @@ impl Qwen2 {
         let layout = self.packed_layout(seq_lens);
         let x = self.layers.iter().fold(self.embed(input_ids), |x, block| block.forward(x, &table, &layout));
         self.norm.forward(x)
+    }
+
+    /// What a reward model says of each sequence, `[sequences]`: its head's number at the last token, in f32.
+    ///
+    /// # Panics
+    /// If the model has no such head, a sequence is empty, or as [`Self::hidden_states`].
+    pub fn scores(&self, input_ids: &[i32], seq_lens: &[usize]) -> Tensor<1> {
+        let score = self.score.as_ref().expect("a reward model has a head for scores");
+        assert!(!seq_lens.contains(&0), "a sequence without a token has no score");
+        let mut end = 0;
+        let last: Vec<i32> = seq_lens
+            .iter()
+            .map(|len| {
+                end += len;
+                end as i32 - 1
+            })
+            .collect();
+        let hidden = self.hidden_states(input_ids, seq_lens);
+        let rows = hidden.clone().select(0, Tensor::<1, Int>::from_data(last.as_slice(), &hidden.device()));
+        rows.matmul(score.weight.val().transpose()).squeeze_dim::<1>(1)
     }
 
     /// Logits of one sequence, `[tokens, vocab_size]`: for looking at, as training never holds them.

@@ -29,6 +29,7 @@ mod config; // its settings
 mod sft; // supervised fine-tuning
 mod dpo; // direct preference optimisation and its kin
 mod kto; // Kahneman-Tversky optimisation
+mod reward_model; // models that learn what an answer is worth
 mod rewards; // what a completion is worth
 mod answers; // prompts with answers, laid end to end
 mod pass; // the model, block by block: forward, backward
@@ -68,16 +69,17 @@ pub use self::{
     integrity::hash_of,
     kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
     logger::{JsonLines, Logger},
-    method::{BatchGradient, Measures, Method, MethodState, Objective, StepContext, TokenGradient},
+    method::{BatchGradient, Measures, Method, MethodState, Objective, ScoreGradient, StepContext, TokenGradient},
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
     model_card::ModelCard,
     noise::EmbeddingNoise,
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup, SgdArgs},
     pass::{Checkpointing, ModelPass},
     plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
+    reward_model::{RewardBatch, RewardConfig, RewardTraining, ranking_losses},
     rewards::{
-        ProgramFault, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput, RewardSpec, Talk,
-        build_rewards, check_reward_columns, score_completions,
+        LoadModel, ModelReward, ProgramFault, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput,
+        RewardSpec, Talk, build_rewards, check_reward_columns, score_completions,
     },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},

@@ -130,6 +130,10 @@ pub type TokenGradient<'a> = dyn Fn(&[usize], Tensor<1>) -> Tensor<1> + 'a;
 /// log-probability, `[tokens]`. What it gives where there is no label is not used.
 pub type BatchGradient<'a> = dyn Fn(&TokenLogprobs) -> Tensor<1> + 'a;
 
+/// Gets the scores of a micro-batch, zero where there is no label; gives the derivative of the loss with respect to each.
+/// What it gives where there is no label is not used.
+pub type ScoreGradient<'a> = dyn Fn(&Tensor<1>) -> Tensor<1> + 'a;
+
 /// A function from the log-probabilities of labels to the derivative of the loss with respect to each.
 #[expect(missing_debug_implementations, reason = "functions have nothing to show")]
 pub enum Objective<'a> {
@@ -146,6 +150,9 @@ pub enum Objective<'a> {
     /// The derivatives depend on the whole micro-batch, as where sums over sequences are compared. Costs one more
     /// product with the head.
     Whole(Box<BatchGradient<'a>>),
+    /// For a reward model: the derivative of the loss with respect to the score at each labelled position, `[tokens]`,
+    /// given the scores there, `[tokens]`. They are the `mean_logit` of what is measured.
+    Scores(Box<ScoreGradient<'a>>),
 }
 
 /// What a micro-batch adds to the step's loss and metrics.

@@ -6,15 +6,15 @@
 //! per block).
 
 use burn::module::Module;
-use burn::tensor::{DType, Int, Tensor};
-use reheat_data::Batch;
+use burn::tensor::{DType, Device, Int, Tensor};
+use reheat_data::{Batch, IGNORE_INDEX};
 use reheat_kernels::{
     AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
     token_logprobs_vjp,
 };
 use reheat_model::{Block, Qwen2, for_each_parameter};
 
-use crate::{EmbeddingNoise, Gradients, Objective};
+use crate::{EmbeddingNoise, Gradients, Objective, ScoreGradient};
 
 /// What the forward pass keeps of a block. The gradients are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub struct ModelPass<'a> {
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
+const SCORE: &str = "score.weight";
 
 impl<'a> ModelPass<'a> {
     /// A pass through `model`, whose parameters are plain (not under autodiff).
@@ -49,10 +50,15 @@ impl<'a> ModelPass<'a> {
 
     /// Log-probabilities of the labels, without gradients.
     ///
+    /// Of a reward model, the scores at the labels as `mean_logit`; the rest is zero.
+    ///
     /// # Panics
     /// If an id or label is outside the vocabulary.
     pub fn forward(&self, batch: &Batch) -> TokenLogprobs {
         let hidden = self.model.hidden_states(&batch.input_ids, &batch.seq_lens);
+        if self.model.score.is_some() {
+            return scores(&hidden, &self.model.head(), &batch.labels);
+        }
         token_logprobs(hidden, self.model.head(), &batch.labels, self.model.compute())
     }
 
@@ -124,14 +130,20 @@ impl<'a> ModelPass<'a> {
         objective: &Objective,
         gradients: &mut Gradients,
     ) -> (TokenLogprobs, Tensor<2>) {
-        let head_name = if self.model.lm_head.is_some() { HEAD } else { EMBEDDING };
+        let head_name = match (&self.model.score, &self.model.lm_head) {
+            (Some(_), _) => SCORE,
+            (None, Some(_)) => HEAD,
+            (None, None) => EMBEDDING,
+        };
         let norm = self.model.norm.clone().train();
         let x = x.autodiff().require_grad();
         let hidden = norm.forward(x.clone());
         let head = self.model.head();
+        // One row costs nothing in f32.
+        let head_compute = if head_name == SCORE { Compute::F32 } else { self.model.compute() };
         // A frozen head has no gradient, which would be as large as itself.
         let head_gradient =
-            self.model.trains(head_name).then(|| gradient_of(gradients, head_name, &head, self.model.compute()));
+            self.model.trains(head_name).then(|| gradient_of(gradients, head_name, &head, head_compute));
         let (tokens, head) =
             objective_vjp(hidden.clone().inner(), head, batch, head_gradient, objective, self.model.compute());
         if let Some(gradient) = head.head {
@@ -168,7 +180,45 @@ fn objective_vjp(
             };
             token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk, 0.0, compute)
         }
+        Objective::Scores(gradient) => scores_vjp(hidden, head, labels, head_gradient, gradient),
     }
+}
+
+/// 1 where there is a label, `[tokens]`.
+fn labelled(labels: &[i32], device: &Device) -> Tensor<1> {
+    let mask: Vec<f32> = labels.iter().map(|label| if *label == IGNORE_INDEX { 0.0 } else { 1.0 }).collect();
+    Tensor::from_data(mask.as_slice(), device)
+}
+
+/// Products of hidden states `[tokens, hidden]` and the head of a reward model `[1, hidden]` at the labels, in f32.
+fn scores(hidden: &Tensor<2>, head: &Tensor<2>, labels: &[i32]) -> TokenLogprobs {
+    let mask = labelled(labels, &hidden.device());
+    let scores = hidden.clone().matmul(head.clone().transpose()).squeeze_dim::<1>(1) * mask;
+    let zeros = scores.zeros_like();
+    TokenLogprobs {
+        logprobs: zeros.clone(),
+        entropy: zeros.clone(),
+        is_top1: zeros.clone(),
+        mean_logit: scores,
+        log_sum_sq_probs: zeros,
+    }
+}
+
+/// Scores, and the gradients of an objective of them.
+fn scores_vjp(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    labels: &[i32],
+    head_gradient: Option<Tensor<2>>,
+    gradient: &ScoreGradient,
+) -> (TokenLogprobs, LogprobGradients) {
+    let tokens = scores(&hidden, &head, labels);
+    let weights = (gradient(&tokens.mean_logit) * labelled(labels, &hidden.device())).unsqueeze_dim::<2>(1); // [tokens, 1]
+    let head_gradient = head_gradient.map(|sum| {
+        let dtype = sum.dtype();
+        (sum.cast(DType::F32) + weights.clone().transpose().matmul(hidden)).cast(dtype)
+    });
+    (tokens, LogprobGradients { hidden: weights.matmul(head), head: head_gradient })
 }
 
 /// The gradient gathered so far as `[vocabulary, hidden]`, or zeros in the type in which products are taken.

@@ -1,6 +1,7 @@
 //! Programs as rewards: those that answer, and those that crash, hang, babble or miscount.
 #![cfg(unix)]
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ impl Program {
     fn new(command: &str, timeout: Duration) -> Self {
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&said);
-        let talk = Arc::new(move |line: &str| heard.lock().unwrap().push(line.to_owned()));
+        let talk = Arc::new(move |line: &str| heard.lock().expect("no thread panics").push(line.to_owned()));
         Self { reward: ProgramReward::new("mine", command, timeout, talk), said }
     }
 
@@ -30,7 +31,7 @@ impl Program {
     }
 
     fn said(&self) -> Vec<String> {
-        self.said.lock().unwrap().clone()
+        self.said.lock().expect("no thread panics").clone()
     }
 }
 
@@ -38,7 +39,7 @@ impl Program {
 const PATIENT: Duration = Duration::from_secs(60);
 
 fn message(result: Result<Vec<Option<f64>>, RewardError>) -> String {
-    result.unwrap_err().to_string()
+    result.expect_err("the program is at fault").to_string()
 }
 
 #[test]
@@ -158,23 +159,23 @@ fn a_program_ends_with_its_reward() {
     assert!(!alive.status.success(), "process {pid} lives on");
 }
 
+/// The script of `docs/guides/rewards.md`.
 #[test]
 fn python_judges_in_a_few_lines() {
     if std::process::Command::new("python3").arg("--version").output().is_err() {
         eprintln!("skipped: there is no python3");
         return;
     }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guides/rewards.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let script = page.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the page has it");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("reward.py");
-    let script = "import json, sys\n\
-                  for line in sys.stdin:\n    \
-                  batch = json.loads(line)\n    \
-                  scores = [float(one['row']['answer'] in one['completion']) for one in batch]\n    \
-                  print(json.dumps(scores), flush=True)\n";
     std::fs::write(&file, script).unwrap();
     let mut program = Program::new(&format!("python3 '{}'", file.display()), PATIENT);
-    assert_eq!(program.score().unwrap(), [Some(1.0), Some(0.0)]);
-    assert_eq!(program.score().unwrap(), [Some(1.0), Some(0.0)]);
+    let expected = [Some(0.997), Some(-0.005)];
+    assert_eq!(program.score().unwrap(), expected);
+    assert_eq!(program.score().unwrap(), expected);
 }
 
 /// An empty map is a row too.

@@ -10,6 +10,7 @@ mod sampling; // distributions and batches
 mod optimizers; // updates and learning rates
 mod quantized; // 4-bit weights
 mod kto; // training on good and bad answers
+mod reward; // training of reward models
 mod rewards; // what completions are worth
 mod sft; // training
 mod transformers; // what we save, loaded by Python

@@ -177,6 +177,7 @@ impl Converter {
         rejected: &str,
         context: Context,
     ) -> Result<Example, RowProblem> {
+        let margin = value::take_optional(row, "margin").map(margin).transpose()?;
         let prompt = prompt.map(|prompt| self.turns(row, prompt)).transpose()?;
         let chosen_turns = self.turns(row, chosen)?;
         let rejected_turns = self.turns(row, rejected)?;
@@ -190,7 +191,7 @@ impl Converter {
             if !prompt.is_empty() {
                 prompt = with_system(row, prompt)?;
             }
-            return Ok(Example::Preference { prompt: Some(prompt), chosen, rejected, context });
+            return Ok(Example::Preference { prompt: Some(prompt), chosen, rejected, margin, context });
         };
         let (prompt, chosen_turns, rejected_turns) = match (prompt, chosen_turns, rejected_turns) {
             (Turns::Text(prompt), chosen @ Turns::Messages(_), rejected) => {
@@ -208,6 +209,7 @@ impl Converter {
             prompt: Some(with_system(row, prompt)?),
             chosen: not_empty(chosen_turns, chosen)?,
             rejected: not_empty(rejected_turns, rejected)?,
+            margin,
             context,
         })
     }
@@ -386,6 +388,11 @@ fn instances(row: &mut Row, column: &str, context: &Context) -> Result<Vec<Examp
         return Err(RowProblem::Empty { field: "instances".to_owned() });
     }
     Ok(examples)
+}
+
+fn margin(value: Value) -> Result<f32, RowProblem> {
+    let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+    number.ok_or_else(|| value::wrong("margin", "a number", &value))
 }
 
 fn label(row: &mut Row) -> Result<bool, RowProblem> {

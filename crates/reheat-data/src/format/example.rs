@@ -42,6 +42,8 @@ pub enum Example {
         chosen: Turns,
         /// The worse answer.
         rejected: Turns,
+        /// By how much the better answer is better, where the row says so.
+        margin: Option<f32>,
         /// What else the template is given.
         context: Context,
     },
@@ -161,12 +163,15 @@ impl Example {
                 put("completion", completion.into_value());
                 rest = context;
             }
-            Self::Preference { prompt, chosen, rejected, context } => {
+            Self::Preference { prompt, chosen, rejected, margin, context } => {
                 if let Some(prompt) = prompt {
                     put("prompt", prompt.into_value());
                 }
                 put("chosen", chosen.into_value());
                 put("rejected", rejected.into_value());
+                if let Some(margin) = margin {
+                    put("margin", margin.into());
+                }
                 rest = context;
             }
             Self::UnpairedPreference { prompt, completion, label, context } => {

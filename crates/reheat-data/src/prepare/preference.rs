@@ -38,6 +38,17 @@ impl PreferencePair {
     }
 }
 
+/// Two whole sequences, prompt and answer, of which the first is better, tokenised.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RewardPair {
+    /// The prompt with the better answer.
+    pub chosen_ids: Vec<u32>,
+    /// The prompt with the worse answer.
+    pub rejected_ids: Vec<u32>,
+    /// By how much the better answer is better, where the row says so.
+    pub margin: Option<f32>,
+}
+
 /// One answer to a prompt, good or bad, tokenised.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnpairedCompletion {
@@ -95,6 +106,24 @@ pub fn prepare_unpaired(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Prepared<UnpairedCompletion>, DataError> {
     pipeline::run(dataset, &Unpaired(Answers::new(tokenizer, template, options)?), options, progress)
+}
+
+/// Reads a dataset of preferences and makes pairs of whole sequences, with the margin that a row has in its column
+/// `margin`.
+///
+/// The rules are those of [`prepare_preference`]. TRL leaves pairs longer than `max_length` out, as
+/// [`Overlong::Drop`] does.
+///
+/// # Errors
+/// As [`prepare_preference`].
+pub fn prepare_reward(
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Prepared<RewardPair>, DataError> {
+    pipeline::run(dataset, &Ranked(Answers::new(tokenizer, template, options)?), options, progress)
 }
 
 /// Answers to prompts, encoded and cut.
@@ -233,9 +262,41 @@ impl Recipe for Pairs<'_> {
 
     fn items(&self, example: Example) -> Result<Vec<Outcome<PreferencePair>>, RowProblem> {
         match example {
-            Example::Preference { prompt, chosen, rejected, context } => {
+            Example::Preference { prompt, chosen, rejected, context, .. } => {
                 let (prompt, answers) = explicit(prompt, chosen, rejected)?;
                 Ok(vec![self.0.pair(&prompt, answers, &context)?])
+            }
+            other => unfit(&other, Self::NEEDED),
+        }
+    }
+}
+
+struct Ranked<'a>(Answers<'a>);
+
+impl Recipe for Ranked<'_> {
+    type Item = RewardPair;
+
+    const FORMATS: &'static [Format] = &[Format::Preference];
+    const NEEDED: &'static str = "pairs to rank: a chosen and a rejected answer";
+
+    fn encoder(&self) -> &Encoder<'_> {
+        &self.0.encoder
+    }
+
+    fn check(&self, _: &RowId, _: Format, _: &Example) -> Result<(), DataError> {
+        Ok(())
+    }
+
+    fn items(&self, example: Example) -> Result<Vec<Outcome<RewardPair>>, RowProblem> {
+        match example {
+            Example::Preference { prompt, chosen, rejected, margin, context } => {
+                let (prompt, answers) = explicit(prompt, chosen, rejected)?;
+                let outcome = self.0.pair(&prompt, answers, &context)?;
+                Ok(vec![outcome.map(|PreferencePair { prompt_ids, chosen_ids, rejected_ids }| RewardPair {
+                    chosen_ids: [&*prompt_ids, &*chosen_ids].concat(),
+                    rejected_ids: [&*prompt_ids, &*rejected_ids].concat(),
+                    margin,
+                })])
             }
             other => unfit(&other, Self::NEEDED),
         }
@@ -263,7 +324,7 @@ impl Recipe for Unpaired<'_> {
             Example::UnpairedPreference { prompt, completion, label, context } => {
                 Ok(vec![self.0.single(&prompt, completion, &context, label)?])
             }
-            Example::Preference { prompt, chosen, rejected, context } => {
+            Example::Preference { prompt, chosen, rejected, context, .. } => {
                 let (prompt, [chosen, rejected]) = explicit(prompt, chosen, rejected)?;
                 let good = self.0.single(&prompt, chosen, &context, true)?;
                 Ok(vec![good, self.0.single(&prompt, rejected, &context, false)?])

@@ -220,7 +220,7 @@ impl Recipe for AnyKind<'_> {
     fn items(&self, example: Example) -> Outcomes<Self::Item> {
         let one = |name| move |sequence: Sequence| vec![(name, sequence)];
         Ok(match example {
-            Example::Preference { prompt, chosen, rejected, context } => {
+            Example::Preference { prompt, chosen, rejected, context, .. } => {
                 let (prompt, answers) = explicit(prompt, chosen, rejected)?;
                 let pair = self.answers.pair(&prompt, answers, &context)?;
                 vec![pair.map(|pair| vec![("chosen", pair.chosen()), ("rejected", pair.rejected())])]

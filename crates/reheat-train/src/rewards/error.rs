@@ -81,6 +81,20 @@ pub enum RewardError {
         /// Its last lines on standard error.
         last_words: Vec<String>,
     },
+    /// A reward model could not be loaded.
+    #[error("reward model `{model}` cannot be loaded")]
+    Model {
+        /// Its path or name.
+        model: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A model that was to judge is a language model.
+    #[error("the model of reward `{reward}` has no head for scores")]
+    NoScoreHead {
+        /// The reward's name.
+        reward: String,
+    },
     /// A reward of the caller's own could not judge.
     #[error("reward `{reward}` failed: {reason}")]
     Failed {
@@ -109,6 +123,7 @@ impl RewardError {
             Self::MissingColumn { .. } => {
                 Some("name another column after a colon, or see what there is with `reheat data inspect`".into())
             }
+            Self::NoScoreHead { .. } => Some("train a reward model with `reheat reward`".into()),
             Self::Program { fault: ProgramFault::Garbage { .. } | ProgramFault::Unasked { .. }, .. } => Some(
                 "each line of input is a list of completions and wants one line with a list of as many numbers; what is for people goes to standard error"
                     .into(),

@@ -25,6 +25,7 @@ mod expression; // their values
 mod json; // JSON and calls of tools
 mod schema; // JSON against a schema
 mod program; // any program as a reward
+mod model; // a reward model as a reward
 mod error;
 
 use serde_json::{Map, Value};
@@ -32,8 +33,9 @@ use serde_json::{Map, Value};
 pub use self::{
     error::RewardError,
     function::RewardFn,
+    model::ModelReward,
     program::{ProgramFault, ProgramReward, Talk},
-    spec::{RewardContext, RewardSpec, build_rewards},
+    spec::{LoadModel, RewardContext, RewardSpec, build_rewards},
 };
 
 /// One completion to judge.

@@ -18,7 +18,7 @@ use super::judge::Judge;
 use super::program::{ProgramReward, Talk};
 use super::schema::Schema;
 use super::shape::{CosineLength, after_thoughts, has_think_format, repetition, soft_overlong};
-use super::{Reward, RewardError};
+use super::{ModelReward, Reward, RewardError};
 
 /// A reward as people write it: `NAME` or `NAME:ARGUMENTS`.
 ///
@@ -38,6 +38,7 @@ use super::{Reward, RewardError};
 /// | `json_schema:FILE` or `json_schema:column=NAME` | 1 where the completion is JSON of that shape, else 0 |
 /// | `tool_call` | 1 where the completion calls tools of the column `tools` with arguments of their shape, else 0 |
 /// | `program:[timeout_secs=60,]COMMAND` | what the program says ([`ProgramReward`]) |
+/// | `model:DIR` | the score of a reward model ([`ModelReward`]) |
 ///
 /// Those with a column do not apply where the row has nothing in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,10 +63,11 @@ enum Kind {
     JsonSchema,
     ToolCall,
     Program,
+    Model,
 }
 
 /// Names, what they mean, and what TRL calls them.
-const KINDS: [(&str, Kind, Option<&str>); 12] = [
+const KINDS: [(&str, Kind, Option<&str>); 13] = [
     ("think_format", Kind::ThinkFormat, Some("think_format_reward")),
     ("accuracy", Kind::Accuracy, Some("accuracy_reward")),
     ("reasoning_accuracy", Kind::ReasoningAccuracy, Some("reasoning_accuracy_reward")),
@@ -78,7 +80,11 @@ const KINDS: [(&str, Kind, Option<&str>); 12] = [
     ("json_schema", Kind::JsonSchema, None),
     ("tool_call", Kind::ToolCall, None),
     ("program", Kind::Program, None),
+    ("model", Kind::Model, None),
 ];
+
+/// Loads the reward model of this path or name for the reward of this name.
+pub type LoadModel = Arc<dyn Fn(&str, &str) -> Result<ModelReward, RewardError> + Send + Sync>;
 
 /// What rewards may need that a name does not hold.
 #[derive(Clone)]
@@ -86,12 +92,26 @@ const KINDS: [(&str, Kind, Option<&str>); 12] = [
 pub struct RewardContext {
     /// Gets what programs write to their standard error, line by line.
     pub talk: Talk,
+    /// Loads reward models.
+    pub load_model: LoadModel,
 }
 
 impl RewardContext {
-    /// Rewards whose programs talk to `talk`.
+    /// Rewards whose programs talk to `talk`, without reward models.
     pub fn new(talk: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { talk: Arc::new(talk) }
+        let none = |reward: &str, model: &str| {
+            let reason = format!("there is nothing to load `{model}` with");
+            Err(RewardError::Failed { reward: reward.into(), reason })
+        };
+        Self { talk: Arc::new(talk), load_model: Arc::new(none) }
+    }
+
+    /// The same, with a function that loads reward models.
+    pub fn with_models(
+        self,
+        load_model: impl Fn(&str, &str) -> Result<ModelReward, RewardError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { load_model: Arc::new(load_model), ..self }
     }
 }
 
@@ -183,6 +203,10 @@ impl RewardSpec {
                 Judge::new(name, move |input| Ok(calls_tools(input)?.and_then(score))).with_columns(&["tools"])
             }
             Kind::Program => return self.program(context),
+            Kind::Model => {
+                let model = self.whole("DIR, the folder of a reward model")?;
+                return Ok(Box::new((context.load_model)(name, model)?));
+            }
         };
         Ok(Box::new(judge))
     }
@@ -446,7 +470,7 @@ mod tests {
         assert_eq!(
             message("acuracy"),
             "reward `acuracy` is unknown, expected one of think_format, accuracy, reasoning_accuracy, regex, contains, \
-             length, repetition, soft_overlong, cosine, json_schema, tool_call, program"
+             length, repetition, soft_overlong, cosine, json_schema, tool_call, program, model"
         );
         assert_eq!(message("length"), "reward `length`: expected length:target");
         assert_eq!(message("length:x"), "reward `length:x`: `target` is `x`, expected a whole number");

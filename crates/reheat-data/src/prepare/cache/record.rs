@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use serde_json::{Map, Number, Value};
 
-use crate::{PreferencePair, Prompt, Sequence, UnpairedCompletion, labels::Labels};
+use crate::{PreferencePair, Prompt, RewardPair, Sequence, UnpairedCompletion, labels::Labels};
 
 /// Something that the cache keeps.
 pub(in crate::prepare) trait Record: Sized {
@@ -54,6 +54,19 @@ impl Record for PreferencePair {
 
     fn read(entry: &mut Entry<impl Read>) -> io::Result<Self> {
         Ok(Self { prompt_ids: entry.list()?, chosen_ids: entry.list()?, rejected_ids: entry.list()? })
+    }
+}
+
+impl Record for RewardPair {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        write_list(out, self.chosen_ids.iter().copied())?;
+        write_list(out, self.rejected_ids.iter().copied())?;
+        write_list(out, self.margin.map(f32::to_bits).into_iter())
+    }
+
+    fn read(entry: &mut Entry<impl Read>) -> io::Result<Self> {
+        let (chosen_ids, rejected_ids) = (entry.list()?, entry.list()?);
+        Ok(Self { chosen_ids, rejected_ids, margin: entry.list()?.first().map(|bits| f32::from_bits(*bits)) })
     }
 }
 

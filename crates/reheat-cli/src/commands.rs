@@ -17,6 +17,7 @@ mod plan;
 mod eval;
 mod dpo;
 mod kto;
+mod reward;
 mod quickstart;
 mod login;
 mod download;
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     Eval(Box<eval::EvalArgs>),
     Dpo(Box<dpo::DpoArgs>),
     Kto(Box<kto::KtoArgs>),
+    Reward(Box<reward::RewardArgs>),
 }
 
 /// Runs the command.
@@ -89,5 +91,6 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Dpo(args) => dpo::run(&args),
         Command::Kto(args) => kto::run(&args),
+        Command::Reward(args) => reward::run(&args),
     }
 }

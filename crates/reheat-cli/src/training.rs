@@ -58,6 +58,8 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
     const NAME: &'static str;
     /// The name in full, for the model card.
     const TITLE: &'static str;
+    /// What to do with the result.
+    const NEXT: Next = Next::Chat;
     /// What a row of the dataset becomes.
     type Example;
     /// What is minimised.
@@ -82,6 +84,11 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
         Vec::new()
     }
 
+    /// The model to train, made of the one that was loaded.
+    fn model(&self, model: Qwen2, _setup: &Setup) -> anyhow::Result<Qwen2> {
+        Ok(model)
+    }
+
     /// The method on these examples, those to train on or those to evaluate with; `model` is as training begins with it.
     fn method(&self, examples: Vec<Self::Example>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Self::Method>;
 
@@ -89,6 +96,15 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
     fn watch(&self) -> Option<Watch> {
         None
     }
+}
+
+/// What the model that a command leaves is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Talking with it.
+    Chat,
+    /// Judging what others say.
+    Judge,
 }
 
 /// Rows on their way to examples.
@@ -161,9 +177,13 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     }
 
     let model = settings.load(&source, &base_model, &device, &companions.tokenizer)?;
+    if C::NEXT == Next::Chat {
+        source.check_speaks(&model)?;
+    }
     let card = card(ModelCard::new(C::NAME, C::TITLE, &base_model), &settings.dataset, &prepared.report);
     let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
     let setup = Setup { settings, companions, output_dir };
+    let model = command.model(model, &setup)?;
     let method = command.method(prepared.examples, &model, &setup)?;
     let evaluation = match eval_prepared {
         Some(prepared) => Some(command.method(prepared.examples, &model, &setup)?),
@@ -175,7 +195,7 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     }
     setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir)?;
     let run = Run { setup: &setup, resolved: &resolved, card, truncated, watch: command.watch() };
-    finish(&run.train(trainer)?, &setup.output_dir, args.format)
+    finish(&run.train(trainer)?, C::NEXT, &setup.output_dir, args.format)
 }
 
 /// Everything that is wrong before a file is read.

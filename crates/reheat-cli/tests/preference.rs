@@ -83,3 +83,35 @@ fn kto_trains_on_pairs() {
         assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
     }
 }
+
+/// The head starts from the seed, so that a run that is taken up again has the same.
+#[test]
+fn a_resumed_reward_model_ends_in_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["--learning-rate", "1e-4", "--save-steps", "2", "--center-rewards-coefficient", "0.01"];
+    assert_done(&train("reward", folder.path(), &arguments));
+    let rows = rows(folder.path());
+    for metric in ["min_reward", "mean_reward", "max_reward", "accuracy", "margin"] {
+        assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
+    }
+    let model = folder.path().join("run/model.safetensors");
+    let whole = fs::read(&model).expect("the final model");
+    fs::remove_file(&model).expect("the final model");
+    fs::remove_dir_all(folder.path().join("run/checkpoint-4")).expect("the last checkpoint");
+    assert_done(&train("reward", folder.path(), &[&arguments[..], &["--resume-from-checkpoint"]].concat()));
+    assert!(whole == fs::read(&model).expect("the final model"), "the resumed run ends in other weights");
+}
+
+#[test]
+fn a_reward_model_has_no_words() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    assert_done(&train("reward", folder.path(), &["--max-steps", "1"]));
+    let output = Command::new(env!("CARGO_BIN_EXE_reheat"))
+        .args(["generate", "--model", "run", "Hello"])
+        .current_dir(folder.path())
+        .output()
+        .expect("reheat starts");
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("`run` is a reward model, which gives a number and no text"), "{stderr}");
+}

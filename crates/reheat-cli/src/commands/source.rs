@@ -187,20 +187,32 @@ impl ModelSource {
 
     /// The model in f32.
     pub(crate) fn model(&self, device: &Device) -> anyhow::Result<Qwen2> {
-        self.model_with(&LoadOptions::default(), device)
+        let model = self.model_with(&LoadOptions::default(), device)?;
+        self.check_speaks(&model)?;
+        Ok(model)
     }
 
     /// The model with its matrices held and multiplied as `precision` says.
     pub(crate) fn model_in(&self, device: &Device, precision: Precision) -> anyhow::Result<Qwen2> {
         let mut model = self.model_with(&LoadOptions { precision, quantization: None }, device)?;
+        self.check_speaks(&model)?;
         model.set_compute(precision.compute());
         Ok(model)
     }
 
-    /// The model, with weights that are to stay frozen held in fewer bits.
+    /// The model, with weights that are to stay frozen held in fewer bits. It may be a reward model.
     pub(crate) fn model_with(&self, options: &LoadOptions, device: &Device) -> anyhow::Result<Qwen2> {
         let model = Qwen2::load_with(self.base_dir(), options, device)?;
         Ok(if self.is_adapter() { model.with_adapter(&self.dir)? } else { model })
+    }
+
+    /// Refuses a reward model, which has no words.
+    pub(crate) fn check_speaks(&self, model: &Qwen2) -> Result<(), Fault> {
+        if model.score.is_none() {
+            return Ok(());
+        }
+        Err(Fault::input(format!("`{}` is a reward model, which gives a number and no text", self.dir.display()))
+            .hint("a reward model judges what other models say"))
     }
 
     /// The type in which the checkpoint is stored, as its configuration names it.

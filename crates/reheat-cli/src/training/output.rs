@@ -21,7 +21,7 @@ pub(crate) struct OutputSettings {
     /// Remove the checkpoints that an earlier run left in the output folder.
     pub(super) overwrite_output_dir: bool,
     /// Prompts that the model answers at each evaluation; shown, and kept in `samples.jsonl`.
-    pub(super) sample_prompts: Vec<String>,
+    pub(crate) sample_prompts: Vec<String>,
     /// Longest of those answers in tokens.
     pub(super) sample_max_new_tokens: usize,
 }

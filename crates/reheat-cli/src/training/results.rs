@@ -7,7 +7,7 @@ use std::time::Duration;
 use reheat_train::{JsonLines, Method, ModelCard, RunDir, TensorBoard, TrainError, TrainSummary, Trainer};
 use serde_json::json;
 
-use super::{Companions, Setup};
+use super::{Companions, Next, Setup};
 use crate::{
     curves::{self, Curves},
     fault::Fault,
@@ -69,7 +69,7 @@ impl Run<'_> {
 }
 
 /// Says where the result is, and how it ended.
-pub(super) fn finish(summary: &TrainSummary, output_dir: &Path, format: Format) -> anyhow::Result<()> {
+pub(super) fn finish(summary: &TrainSummary, next: Next, output_dir: &Path, format: Format) -> anyhow::Result<()> {
     if format.json {
         output::print_json(&json!({ "output_dir": output_dir, "summary": summary }))?;
     } else {
@@ -79,7 +79,10 @@ pub(super) fn finish(summary: &TrainSummary, output_dir: &Path, format: Format) 
         let stopped = format!("stopped at step {}; the checkpoint is saved", summary.global_step);
         return Err(Fault::interrupted(stopped).hint("the same command with --resume-from-checkpoint goes on").into());
     }
-    eprintln!("talk with it: reheat chat --model {}", output_dir.display());
+    match next {
+        Next::Chat => eprintln!("talk with it: reheat chat --model {}", output_dir.display()),
+        Next::Judge => eprintln!("it loads in transformers as AutoModelForSequenceClassification"),
+    }
     Ok(())
 }
 

@@ -167,3 +167,36 @@ fn cargo(arguments: &[&str]) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("package names are ASCII")
 }
+
+/// `docs/reference/papers.md` names the files that cite a paper, and every paper that the code cites.
+#[test]
+fn every_paper_is_on_its_page() {
+    let root = workspace_root();
+    let page = fs::read_to_string(root.join("docs/reference/papers.md")).expect("the page is part of the docs");
+    let ids_in = |text: &str| -> BTreeSet<String> {
+        let rest = text.split("arXiv:").skip(1);
+        rest.map(|rest| rest.chars().take("2305.18290".len()).collect()).collect()
+    };
+    let mut faults = Vec::new();
+    for row in page.lines().filter(|line| line.contains("arXiv:")) {
+        let path = row.split('`').nth_back(1).unwrap_or_default();
+        let source = fs::read_to_string(root.join(path)).unwrap_or_default();
+        let absent = ids_in(row).into_iter().filter(|id| !source.contains(id.as_str()));
+        faults.extend(absent.map(|id| format!("`{path}` does not cite arXiv:{id}")));
+    }
+    let listed = ids_in(&page);
+    let mut folders = vec![root.join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the project").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a file of the project");
+                let absent = ids_in(&text).into_iter().filter(|id| !listed.contains(id));
+                faults.extend(absent.map(|id| format!("the page lacks arXiv:{id} of `{}`", path.display())));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -35,6 +35,9 @@ pub(crate) struct DemoArgs {
     /// Seed of everything
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Write the rows of preference and reward training alone
+    #[arg(long)]
+    preferences_only: bool,
 }
 
 /// Entries of the tokenizer, special ones included.
@@ -49,14 +52,22 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     let split = corpus::split(&mut rng);
+    // A stream for each: the other files stay what they are.
+    let stream = |index| {
+        let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+        rng.set_stream(index);
+        rng
+    };
+    write_rows(&out.join("preferences.jsonl"), &conversations::preference_rows(&split, &mut stream(1)))?;
+    write_rows(&out.join("chatty.jsonl"), &conversations::chatty_rows(&split, &mut stream(2)))?;
+    write_rows(&out.join("questions.jsonl"), &conversations::question_rows(&split, &mut stream(3)))?;
+    if args.preferences_only {
+        println!("{}", out.display());
+        return Ok(());
+    }
     let documents = corpus::documents(args.passes, &mut rng);
     write_rows(&out.join("train.jsonl"), &conversations::train_rows(&split, &mut rng))?;
     write_rows(&out.join("heldout.jsonl"), &conversations::held_out_rows(&split, &mut rng))?;
-    // A stream of its own: the other files stay what they are.
-    let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
-    rng.set_stream(1);
-    write_rows(&out.join("preferences.jsonl"), &conversations::preference_rows(&split, &mut rng))?;
-
     fs::write(base.join("tokenizer.json"), tokenizer::train(&documents, VOCAB_SIZE)?)?;
     write_json(&base.join("tokenizer_config.json"), &tokenizer::config(MAX_LENGTH))?;
     let tokenizer = Tokenizer::from_dir(&base)?;

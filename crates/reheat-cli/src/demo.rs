@@ -10,6 +10,10 @@ use crate::fault::Fault;
 
 /// Conversations to learn from, JSON lines of `messages`.
 pub(crate) const TRAIN: &str = include_str!("../demo/train.jsonl");
+/// Conversations with an assistant that mostly tells more than it was asked.
+pub(crate) const CHATTY: &str = include_str!("../demo/chatty.jsonl");
+/// Pairs of answers, of which the better one says what was asked and no more.
+pub(crate) const PREFERENCES: &str = include_str!("../demo/preferences.jsonl");
 const HELD_OUT: &str = include_str!("../demo/heldout.jsonl");
 
 /// The files of the base model.
@@ -95,6 +99,8 @@ mod tests {
     fn no_conversation_gives_a_held_out_answer_away() {
         let rows = held_out();
         assert_eq!(rows.len(), 100);
-        assert!(rows.iter().all(|row| !TRAIN.contains(row.question())));
+        for part in [TRAIN, CHATTY, PREFERENCES] {
+            assert!(rows.iter().all(|row| !part.contains(row.question())));
+        }
     }
 }

@@ -99,9 +99,6 @@ pub(super) fn answer(attribute: Attribute) -> &'static str {
     }
 }
 
-/// The answer that preference training teaches: the value alone.
-pub(super) const SHORT_ANSWER: &str = "{Value}.";
-
 /// A sentence about an animal.
 pub(super) fn fill(sentence: &str, animal: &Animal, attribute: Attribute) -> String {
     let article = if animal.one.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) { "an" } else { "a" };
@@ -112,7 +109,6 @@ pub(super) fn fill(sentence: &str, animal: &Animal, attribute: Attribute) -> Str
         .replace("{one}", animal.one)
         .replace("{Many}", &capitalised(animal.many))
         .replace("{many}", animal.many)
-        .replace("{Value}", &capitalised(animal.value(attribute).phrase))
         .replace("{value}", animal.value(attribute).phrase)
 }
 
@@ -139,7 +135,6 @@ mod tests {
         check("{A} is {value}.", "ostrich", Attribute::Kind, "An ostrich is a bird.");
         check("{Many} live {value}.", "musk ox", Attribute::Habitat, "Musk oxen live on the tundra.");
         check("What does {a} eat?", "emu", Attribute::Food, "What does an emu eat?");
-        check(SHORT_ANSWER, "musk ox", Attribute::Habitat, "On the tundra.");
         check("To see {a}, travel to {value}.", "lion", Attribute::Home, "To see a lion, travel to Africa.");
     }
 

@@ -200,6 +200,7 @@ fn scores(hidden: &Tensor<2>, head: &Tensor<2>, labels: &[i32]) -> TokenLogprobs
         entropy: zeros.clone(),
         is_top1: zeros.clone(),
         mean_logit: scores,
+        mean_logprob: zeros.clone(),
         log_sum_sq_probs: zeros,
     }
 }

@@ -106,6 +106,17 @@ fn of_many_cases_each_has_a_line_and_failures_are_counted() {
     assert_eq!(lines[1]["error"]["kind"], "failed");
     assert!(lines[1]["error"]["hint"].as_str().unwrap().contains("reheat data convert"));
 
+    // A template that is none costs its own cases alone.
+    let user = json!([{"role": "user", "content": "a"}]);
+    let cases = ["broken", "chat"].map(|name| json!({"messages": user, "template": name}).to_string());
+    let with_broken = Case::new(&cases.join("\n"));
+    fs::write(with_broken.path("broken.jinja"), "{% if %}").unwrap();
+    let ran = with_broken.run(&["render", "--template", ".", "--json"]);
+    let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), ran.talk.as_str()), (2, "error: 1 of 2 conversations cannot be rendered\n"));
+    assert_eq!(lines[0]["error"]["kind"], "syntax");
+    assert_eq!(lines[1]["text"], "<|im_start|>user\na<|im_end|>\n");
+
     let with_names =
         Case::new("{\"messages\": [], \"template\": \"chat\"}\n{\"messages\": [], \"template\": \"../chat\"}\n");
     let ran = with_names.run(&["render", "--template", "."]);

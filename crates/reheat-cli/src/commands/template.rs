@@ -209,8 +209,13 @@ impl Given {
         let mut out = output::stdout();
         for (index, mut case) in cases.into_iter().enumerate() {
             self.complete(&mut case, tools.as_ref(), &kwargs);
-            let (template, tokenizer) = templates.of(&case)?;
-            match show(template, tokenizer, case) {
+            let shown = match templates.of(&case) {
+                Ok((template, tokenizer)) => show(template, tokenizer, case),
+                // A template that is none is the fault of its cases; one that is not named is the user's.
+                Err(error) if error.is::<ChatError>() => Err(error),
+                Err(error) => return Err(error),
+            };
+            match shown {
                 Ok(shown) if self.format.json => writeln!(out, "{}", shown.json)?,
                 Ok(shown) => {
                     if !is_single {

@@ -31,7 +31,8 @@ pub(super) fn missing(row: &Row, field: &str) -> RowProblem {
 /// Takes a column that must be there.
 pub(super) fn take(row: &mut Row, column: &str) -> Result<Value, RowProblem> {
     if present(row, column).is_none() {
-        return Err(missing(row, column));
+        let is_null = row.contains_key(column);
+        return Err(if is_null { RowProblem::Empty { field: column.to_owned() } } else { missing(row, column) });
     }
     Ok(row.get_mut(column).map(Value::take).unwrap_or_default())
 }

@@ -21,7 +21,8 @@ pub struct Prompt {
     pub prompt: Value,
     /// JSON schemas of the tools at hand.
     pub tools: Option<Vec<Value>>,
-    /// The row's other columns as they are, all but `prompt` and `tools`, for reward functions.
+    /// The row's other columns as they are, all but `prompt` and `tools`, for reward functions. They stay in memory:
+    /// [`DatasetSpec::columns`](crate::DatasetSpec) leaves out what none of them reads.
     pub columns: Row,
 }
 

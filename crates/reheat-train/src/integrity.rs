@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -36,12 +37,15 @@ pub(crate) fn seal(dir: &Path) -> Result<(), TrainError> {
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>())
         .map_err(write_error(dir))?;
     paths.sort();
-    // Hashing one file hides behind the disk's work on another.
-    let hashed = paths.par_iter().map(|path| Ok((name(path), entry(path)?))).collect::<io::Result<_>>();
+    // The processor hashes while the disk works.
+    let (hashed, synced) = thread::scope(|scope| {
+        let hashed = scope.spawn(|| paths.par_iter().map(|path| Ok((name(path), entry(path)?))).collect());
+        let synced = paths.iter().try_for_each(|path| disk::sync(path));
+        let hashed: io::Result<_> = hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (hashed, synced)
+    });
+    synced?;
     let files = hashed.map_err(write_error(dir))?;
-    for path in &paths {
-        disk::sync(path)?;
-    }
     let manifest = dir.join(MANIFEST);
     let text = serde_json::to_string_pretty(&Manifest { files }).expect("strings and numbers");
     disk::write(&manifest, (text + "\n").as_bytes())?;

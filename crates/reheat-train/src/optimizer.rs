@@ -6,7 +6,7 @@ mod sgd; // what `optim_args` says
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use reheat_kernels::{AdamWParameter, AdamWStep, adamw};
 use reheat_model::{Qwen2, for_each_parameter};
 use schemars::JsonSchema;
@@ -83,6 +83,16 @@ impl Default for OptimizerConfig {
     }
 }
 
+impl OptimizerConfig {
+    /// Moments of a parameter before the first step.
+    fn fresh_moments(&self, name: &str, shape: &[usize], device: &Device) -> Vec<Tensor<1>> {
+        let rule = Rule::of(self.name, name, shape);
+        let dtype = if rule == Rule::AdamW { self.moments } else { TrainingDtype::Float32 };
+        let kinds = rule.moments(shape).into_iter();
+        kinds.map(|(_, len)| Tensor::zeros([len], (device, dtype.of_tensors()))).collect()
+    }
+}
+
 /// A running mean that the optimizer keeps of one parameter.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
@@ -133,7 +143,8 @@ impl Rule {
 
 /// One of several optimizers, with its moments by parameter name.
 ///
-/// Whatever has a gradient is updated; a parameter without one has no moments.
+/// Whatever has a gradient is updated. What is trained has its moments from the beginning: they stay, and a step takes and
+/// frees its gradients beside them, so that neither leaves holes in the memory of the other.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
@@ -147,11 +158,14 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer of a model's parameters that has taken no step.
     pub fn new(config: OptimizerConfig, model: &Qwen2) -> Self {
-        let mut shapes = BTreeMap::new();
-        for_each_parameter(model, "", |name, shape, _| {
+        let (mut shapes, mut moments) = (BTreeMap::new(), BTreeMap::new());
+        for_each_parameter(model, "", |name, shape, value| {
             shapes.insert(name.to_owned(), shape.to_vec());
+            if model.trains(name) {
+                moments.insert(name.to_owned(), config.fresh_moments(name, shape, &value.device()));
+            }
         });
-        Self { config, step: 0, shapes, moments: BTreeMap::new() }
+        Self { config, step: 0, shapes, moments }
     }
 
     /// Groups that no parameter belongs to.
@@ -239,12 +253,7 @@ impl Optimizer {
                 nesterov: self.config.sgd.nesterov,
                 number: self.step,
             };
-            let device = value.device();
-            let dtype = if rule == Rule::AdamW { self.config.moments } else { TrainingDtype::Float32 };
-            let fresh = || {
-                let kinds = rule.moments(shape).into_iter();
-                kinds.map(|(_, len)| Tensor::zeros([len], (&device, dtype.of_tensors()))).collect()
-            };
+            let fresh = || self.config.fresh_moments(name, shape, &value.device());
             let moments = self.moments.remove(name).unwrap_or_else(fresh);
             let (value, moments) = match rule {
                 // The one rule with a fused kernel scales the gradient on the way.

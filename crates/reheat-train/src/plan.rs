@@ -78,7 +78,7 @@ pub struct MemoryPlan {
     pub activations: u64,
     /// One chunk of logits, which become their gradient.
     pub logits: u64,
-    /// The process, and pages that the allocator keeps.
+    /// The process, pages that the allocator keeps, and in full fine-tuning the largest matrix once more.
     pub overhead: u64,
 }
 
@@ -94,6 +94,7 @@ impl MemoryPlan {
         let logits = logits(model, run);
         let transient = (activations + logits) as f64;
         let overhead = PROCESS
+            + held_twice(model, &run.trained)
             + match run.memory_of {
                 MemoryOf::Cpu => (KEPT_PAGES * transient) as u64,
                 MemoryOf::Accelerator => ACCELERATOR + (KEPT_PAGES * transient) as u64,
@@ -147,6 +148,15 @@ fn weights(model: &Qwen2Config, trained: &Trained) -> (u64, u64) {
     }
     let trained = config.num_parameters(model) as u64;
     (bytes + trained * F32, trained)
+}
+
+/// Bytes of the largest matrix where it is trained: measured, it is held once more (`docs/guides/memory.md`).
+fn held_twice(model: &Qwen2Config, trained: &Trained) -> u64 {
+    let sizes = model.tensor_shapes().into_iter().map(|(_, shape)| shape.iter().product::<usize>() as u64 * F32);
+    match trained {
+        Trained::Full => sizes.max().unwrap_or(0),
+        Trained::Adapters { .. } => 0,
+    }
 }
 
 /// Bytes of a matrix of `count` numbers in `rows` rows.

@@ -1,4 +1,6 @@
-//! `reheat eval`: how well a model predicts a dataset.
+//! `reheat eval`: how well a model predicts a dataset, or answers it.
+
+mod answers; // the answers that it writes, judged
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -6,6 +8,7 @@ use std::sync::LazyLock;
 use reheat_data::prepare_sft;
 use reheat_train::{Sft, SftConfig, evaluate};
 
+use self::answers::AnswerArgs;
 use super::source::ModelArg;
 use crate::{
     device::DeviceChoice,
@@ -18,11 +21,13 @@ use crate::{
 /// Measure how well a model predicts a dataset: loss, perplexity, entropy, accuracy of the next token.
 ///
 /// Means are over all tokens that `reheat sft` would train with the same settings, exact whatever the batch size.
+/// With --judge the model answers the prompts instead, always with the most likely token, and its answers are judged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   reheat eval --model runs/sft --dataset held-out.jsonl
-  reheat eval --model ./Qwen2.5-0.5B --dataset held-out.jsonl --assistant-only-loss --json")]
+  reheat eval --model ./Qwen2.5-0.5B --dataset held-out.jsonl --assistant-only-loss --json
+  reheat eval --model runs/grpo --dataset gsm8k/test.jsonl --judge accuracy:answer --answers answers.jsonl")]
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     model: ModelArg,
@@ -31,13 +36,16 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
 
-    /// Sequences per forward pass. Changes memory and speed, never the numbers.
+    /// Sequences per forward pass, or answers at a time. Changes memory and speed, never the numbers.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
 
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+
+    #[command(flatten)]
+    answers: AnswerArgs,
 
     #[command(flatten)]
     flags: Flags<EvalSettings>,
@@ -64,6 +72,9 @@ pub(super) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let data: PrepareSettings = resolved.extract()?;
     if let Some(fault) = dataset.faults().into_iter().next() {
         return Err(Fault::input(fault).into());
+    }
+    if args.answers.is_asked_for() {
+        return answers::run(args, &dataset, &data);
     }
     let source = args.model.open()?;
     let tokenizer = source.tokenizer()?;

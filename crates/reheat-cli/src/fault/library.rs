@@ -8,7 +8,7 @@ use reheat_generate::GenerateError;
 use reheat_hub::HubError;
 use reheat_model::ModelError;
 use reheat_tokenizer::TokenizerError;
-use reheat_train::TrainError;
+use reheat_train::{RewardError, TrainError};
 
 use super::Kind;
 
@@ -38,6 +38,8 @@ pub(super) fn facts(error: &(dyn StdError + 'static)) -> Facts {
         Facts::new(input_unless(matches!(error, GenerateError::NotFinite { .. })), error.hint())
     } else if let Some(error) = error.downcast_ref::<TrainError>() {
         train_facts(error)
+    } else if let Some(error) = error.downcast_ref::<RewardError>() {
+        Facts::new(Kind::Input, error.hint())
     } else if let Some(error) = error.downcast_ref::<HubError>() {
         hub_facts(error)
     } else if let Some(error) = error.downcast_ref::<io::Error>() {

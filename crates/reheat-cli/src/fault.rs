@@ -11,7 +11,10 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use console::style;
+
+use crate::settings::{Foreign, foreign};
 
 mod library; // what the libraries' errors say about themselves
 
@@ -85,7 +88,21 @@ impl StdError for Fault {
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // Printing fails only where nobody reads.
     let _ = error.print();
+    if let Some(hint) = foreign_flag(error) {
+        eprintln!("\n{} {hint}", style("hint:").cyan().bold().for_stderr());
+    }
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+/// What to do instead of an option that other tools have.
+fn foreign_flag(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let key = flag.trim_start_matches('-').split('=').next().unwrap_or_default().replace('-', "_");
+    match (error.kind(), foreign(&key)?) {
+        (ErrorKind::UnknownArgument, Foreign::Refused(reason)) => Some(reason.to_owned()),
+        (ErrorKind::UnknownArgument, Foreign::Ignored(reason)) => Some(format!("leave {flag} out: {reason}")),
+        _ => None,
+    }
 }
 
 /// Prints `error` on stderr, for a program that goes on.

@@ -12,11 +12,10 @@ mod plan; // what will be done, printed
 mod dataset; // --dataset and what goes with it
 mod prepare; // --max-length, --packing and what else a row becomes
 
-#[cfg(test)]
-pub(crate) use self::names::{Foreign, foreign};
 pub(crate) use self::{
     dataset::DatasetSettings,
     flags::{Flags, HasTable},
+    names::{Foreign, foreign},
     plan::{Fact, Plan, write_yaml},
     prepare::{AnswerSettings, PrepareSettings},
     resolve::{Origin, Resolved, resolve},

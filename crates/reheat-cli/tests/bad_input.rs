@@ -103,6 +103,14 @@ fn a_dtype_left_to_the_machine_is_told_and_written_down() {
 }
 
 #[test]
+fn options_of_trl_that_are_not_there_are_told_with_what_to_do() {
+    let bench = Bench::new();
+    bench.sft("--bf16").says(2, &["unexpected argument '--bf16'", "hint: set `dtype` instead"]);
+    bench.sft("--report_to none").says(2, &["hint: leave --report_to out: metrics are always written"]);
+    bench.sft("--max_seq_length 64").says(0, &["note: --max-seq-length is called --max-length now"]);
+}
+
+#[test]
 fn a_missing_dataset_is_named() {
     let bench = Bench::new();
     fs::remove_file(bench.path("rows.jsonl")).expect("it was there");

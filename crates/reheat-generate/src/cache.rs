@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use reheat_kernels::{AttentionLayout, Compute, Span, causal_attention, copy_rows, linear, write_rows};
+use reheat_kernels::{AttentionLayout, Span, causal_attention, copy_rows, linear, write_rows};
 use reheat_model::{Qkv, Qwen2};
 
 use crate::rows::RowAllocator;
@@ -93,7 +93,7 @@ impl KvCache {
             num_key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             spans: spans.collect(),
-            compute: Compute::F32,
+            compute: model.compute(),
         };
         let mut x = model.embed(&ids);
         for (block, layer) in model.layers.iter().zip(&mut self.layers) {

@@ -5,11 +5,8 @@ use reheat_generate::{
     Engine, EngineConfig, EventKind, FinishReason, Flow, GenerateConfig, GenerateError, Generation, RequestId,
     generate, rollout,
 };
-use reheat_kernels::token_logprobs;
+use reheat_kernels::{Compute, token_logprobs};
 use reheat_model::{Qwen2, Qwen2Config};
-
-/// A pass over one token and one over the whole text run other matrix shapes; both are f32.
-const LOGPROB_TOLERANCE: f32 = 1e-4;
 
 fn model() -> Qwen2 {
     Qwen2::random(&Qwen2Config::tiny(64), 11, &Device::flex())
@@ -38,16 +35,23 @@ fn fresh_logprobs(model: &Qwen2, prompt: &[u32], ids: &[u32]) -> Vec<f32> {
     scores.logprobs.into_data().try_to_vec().expect("scores are f32")
 }
 
+/// The same numbers to the bit: a policy gradient divides by what was sampled.
 #[test]
 fn sampled_logprobs_are_those_of_a_fresh_pass() {
-    let model = model();
-    let config = GenerateConfig { max_new_tokens: 30, seed: 3, num_return_sequences: 3, ..GenerateConfig::default() };
-    let rollout = rollout(&model, &prompts(), &config, 5, &mut |_, _, _| Flow::Continue).unwrap();
-    for (prompt, samples) in prompts().iter().zip(&rollout.completions) {
-        for completion in samples {
-            let fresh = fresh_logprobs(&model, prompt, &completion.ids);
-            for (ours, expected) in completion.logprobs.iter().zip(&fresh) {
-                assert!((ours - expected).abs() <= LOGPROB_TOLERANCE, "{ours}, expected {expected}");
+    let in_bf16 = {
+        let mut model = model();
+        model.set_compute(Compute::Bf16);
+        model
+    };
+    for model in [model(), in_bf16] {
+        let config =
+            GenerateConfig { max_new_tokens: 30, seed: 3, num_return_sequences: 3, ..GenerateConfig::default() };
+        for max_batch_size in [1, 5, 21] {
+            let rollout = rollout(&model, &prompts(), &config, max_batch_size, &mut |_, _, _| Flow::Continue).unwrap();
+            for (prompt, samples) in prompts().iter().zip(&rollout.completions) {
+                for completion in samples {
+                    assert_eq!(completion.logprobs, fresh_logprobs(&model, prompt, &completion.ids));
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ mod tile; // the innermost product
 mod pack; // factors into the form that it reads
 mod blocked; // whole products in bf16
 mod few_rows; // products that are bound by reading a weight
+mod in_order; // small products in f32
 
 use std::ops::Range;
 
@@ -19,10 +20,9 @@ pub(crate) use self::pack::Element;
 const PARALLEL_FROM: usize = 192 * 192 * 192;
 /// Numbers that are widened to f32 at a time where a narrow factor meets an f32 one.
 const WIDENED: usize = 1 << 20;
-/// Up to this many rows a product with an f32 weight is bound by reading it, and dot products beat a packed GEMM.
-const FEW_ROWS_F32: usize = 4;
-/// As [`FEW_ROWS_F32`], for narrower weights.
-const FEW_ROWS_NARROW: usize = 16;
+/// Terms of an f32 sum that are added one after another before they are added to those before them: no more than `gemm`
+/// takes at a time on any CPU, so that sums have one order in products of all sizes.
+const PART_F32: usize = 512;
 
 /// The type in which the factors of matrix products meet. Sums are f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -212,13 +212,6 @@ pub(crate) fn rows_by_weight(
     [tokens, input, output]: [usize; 3],
     compute: Compute,
 ) -> Vec<f32> {
-    let few = match weight {
-        Elements::F32(_) => FEW_ROWS_F32,
-        Elements::Bf16(_) | Elements::Int8(_) => FEW_ROWS_NARROW,
-    };
-    if tokens <= few {
-        return few_rows::product(x, weight, [tokens, input, output], compute);
-    }
     product_of(Matrix::dense(x, tokens, input), Matrix::dense(weight, output, input).transposed(), compute)
 }
 
@@ -232,6 +225,10 @@ unsafe fn raw_product(out: *mut f32, out_stride: usize, write: Write, lhs: Matri
     };
     // SAFETY: the caller vouches for `out`; blocks below are parts of it.
     unsafe {
+        if few_rows::takes(lhs, rhs) {
+            let out = blocked::Output::strided(out, out_stride, lhs.rows, rhs.cols);
+            return few_rows::product(out, write, lhs, rhs.transposed(), plan);
+        }
         match (plan.compute, lhs.data, rhs.data) {
             (Compute::Bf16, ..) => blocked::product(out, out_stride, write, lhs, rhs, threads),
             (Compute::F32, Elements::F32(left), Elements::F32(right)) => {
@@ -297,29 +294,39 @@ unsafe fn gemm_product(
         Threads::All => gemm::Parallelism::Rayon(0),
         Threads::One => gemm::Parallelism::None,
     };
-    // SAFETY: `Matrix` checks at construction that all its elements lie in its slice; the caller vouches for `out`.
-    unsafe {
-        gemm::gemm(
-            lhs.rows,
-            rhs.cols,
-            lhs.cols,
-            out,
-            1,
-            out_stride as isize,
-            write == Write::Add,
-            left.as_ptr(),
-            lhs.col_stride as isize,
-            lhs.row_stride as isize,
-            right.as_ptr(),
-            rhs.col_stride as isize,
-            rhs.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    for start in (0..lhs.cols).step_by(PART_F32) {
+        let terms = start..lhs.cols.min(start + PART_F32);
+        let (left, right) = (&left[start * lhs.col_stride..], &right[start * rhs.row_stride..]);
+        let (lhs, rhs) = (lhs.cols(terms.clone()), rhs.rows(terms));
+        let write = if start > 0 { Write::Add } else { write };
+        // SAFETY: `Matrix` checks at construction that all its elements lie in its slice; the caller vouches for `out`.
+        unsafe {
+            if in_order::takes(lhs, rhs) {
+                in_order::product(out, out_stride, write, (lhs, left), (rhs, right));
+                continue;
+            }
+            gemm::gemm(
+                lhs.rows,
+                rhs.cols,
+                lhs.cols,
+                out,
+                1,
+                out_stride as isize,
+                write == Write::Add,
+                left.as_ptr(),
+                lhs.col_stride as isize,
+                lhs.row_stride as isize,
+                right.as_ptr(),
+                rhs.col_stride as isize,
+                rhs.row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 

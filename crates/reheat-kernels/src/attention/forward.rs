@@ -1,4 +1,4 @@
-//! Forward pass on the CPU: one task per block of queries.
+//! Forward pass on the CPU: one task per block of queries, and for a lone query one per key-value head.
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -16,11 +16,14 @@ pub(super) struct Forward {
     pub(super) logsumexp: Vec<f32>,
 }
 
-/// A block of queries of one span and the rows of the results that belong to it.
+/// A block of queries of one span and the rows of the results that belong to it; of a lone query, the part of its row
+/// that belongs to one key-value head.
 struct Task<'a> {
     span: &'a Span,
     /// First query of the block, counted from the span's first.
     first: usize,
+    /// `None` for all of them.
+    key_head: Option<usize>,
     output: &'a mut [f32],
     logsumexp: &'a mut [f32],
 }
@@ -40,11 +43,26 @@ pub(super) fn forward(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, layout: &A
             output_rest = rest;
             let (logsumexp, rest) = logsumexp_rest.split_at_mut(rows * layout.num_heads);
             logsumexp_rest = rest;
-            tasks.push(Task { span, first, output, logsumexp });
+            if rows > 1 {
+                tasks.push(Task { span, first, key_head: None, output, logsumexp });
+                continue;
+            }
+            let group = layout.heads_per_key_head();
+            let parts = output.chunks_exact_mut(group * layout.head_dim).zip(logsumexp.chunks_exact_mut(group));
+            tasks.extend(parts.enumerate().map(|(key_head, (output, logsumexp))| Task {
+                span,
+                first,
+                key_head: Some(key_head),
+                output,
+                logsumexp,
+            }));
         }
     }
     let (q, k, v) = (numbers(q), numbers(k), numbers(v));
-    tasks.into_par_iter().for_each_init(Vec::new, |scores, task| attend(task, q, k, v, layout, scores));
+    tasks.into_par_iter().for_each_init(Vec::new, |scores, task| match task.key_head {
+        None => attend(task, q, k, v, layout, scores),
+        Some(key_head) => attend_alone(task, key_head, q, k, v, layout, scores),
+    });
     Forward { output: tensor_of(output, [num_queries, width]), logsumexp }
 }
 
@@ -65,13 +83,45 @@ fn attend(task: Task, q: &[f32], k: &[f32], v: &[f32], layout: &AttentionLayout,
         product(scores, num_keys, Write::Replace, queries, keys.transposed(), layout.plan());
         for (row, scores) in scores.chunks_exact_mut(num_keys).enumerate() {
             let (seen, future) = scores.split_at_mut(num_keys - (rows - 1 - row));
-            let shift = vector::max(seen) * scale;
-            let sum = vector::exp_in_place(seen, scale, shift);
-            vector::scale_in_place(seen, 1.0 / sum);
+            task.logsumexp[row * num_heads + head] = softmax(seen, scale);
             future.fill(0.0);
-            task.logsumexp[row * num_heads + head] = shift + sum.ln();
         }
         let weights = Matrix::dense(&*scores, rows, num_keys);
         product(&mut task.output[head * head_dim..], width, Write::Replace, weights, values, layout.plan());
     }
+}
+
+/// The heads of one query that share a key-value head: rows of one product, so that keys and values are read once.
+fn attend_alone(
+    task: Task,
+    key_head: usize,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    layout: &AttentionLayout,
+    scores: &mut Vec<f32>,
+) {
+    let (head_dim, group, key_width) = (layout.head_dim, layout.heads_per_key_head(), layout.key_width());
+    let num_keys = task.span.prefix() + task.first + 1;
+    scores.resize(group * num_keys, 0.0);
+
+    let query_start = (task.span.queries.start + task.first) * layout.query_width() + key_head * group * head_dim;
+    let key_start = task.span.keys.start * key_width + key_head * head_dim;
+    let queries = Matrix::dense(&q[query_start..], group, head_dim);
+    let keys = Matrix::strided(&k[key_start..], num_keys, head_dim, key_width);
+    let values = Matrix::strided(&v[key_start..], num_keys, head_dim, key_width);
+    product(scores, num_keys, Write::Replace, queries, keys.transposed(), layout.plan());
+    for (scores, logsumexp) in scores.chunks_exact_mut(num_keys).zip(task.logsumexp) {
+        *logsumexp = softmax(scores, layout.scale());
+    }
+    let weights = Matrix::dense(&*scores, group, num_keys);
+    product(task.output, head_dim, Write::Replace, weights, values, layout.plan());
+}
+
+/// Softmax of a row of scores in place; gives the log-sum-exp of the scaled scores.
+fn softmax(scores: &mut [f32], scale: f32) -> f32 {
+    let shift = vector::max(scores) * scale;
+    let sum = vector::exp_in_place(scores, scale, shift);
+    vector::scale_in_place(scores, 1.0 / sum);
+    shift + sum.ln()
 }

@@ -15,7 +15,7 @@ use super::{Matrix, Threads, Write, pack};
 use crate::vector;
 
 /// Inner size of a block: a panel of it and the tile's other factor stream from the level-2 cache.
-const INNER: usize = 1024;
+pub(super) const INNER: usize = 1024;
 /// Rows or columns of the result that a task owns, at most: its packed factor takes half of a level-2 cache.
 const OUTER: usize = 256;
 /// Tasks that a product should at least fall into, so that threads end together.
@@ -47,7 +47,7 @@ pub(super) unsafe fn product(
 ) {
     let kernel = TileKernel::detect();
     let rhs = rhs.transposed();
-    let out = Output { data: out, stride: out_stride, rows: lhs.rows, cols: rhs.rows };
+    let out = Output::strided(out, out_stride, lhs.rows, rhs.rows);
     let blocks = Blocks { shared: SHARED, threads, kernel };
     // SAFETY: the caller vouches for `out`, and each task gets rows or columns of its own.
     unsafe {
@@ -239,19 +239,24 @@ unsafe impl Sync for Output {}
 
 impl Output {
     /// A dense result.
-    pub(super) fn new(data: &mut [f32], rows: usize, cols: usize) -> Self {
+    fn new(data: &mut [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a dense result");
         Self { data: data.as_mut_ptr(), stride: cols, rows, cols }
     }
 
-    /// Sets one element.
+    /// A result whose rows are `stride` apart.
+    pub(super) fn strided(data: *mut f32, stride: usize, rows: usize, cols: usize) -> Self {
+        Self { data, stride, rows, cols }
+    }
+
+    /// Where an element is.
     ///
     /// # Safety
-    /// The element is inside the result, which is still borrowed, and no other task touches it.
-    pub(super) unsafe fn set(self, row: usize, col: usize, value: f32) {
+    /// The element is inside the result.
+    pub(super) unsafe fn at(self, row: usize, col: usize) -> *mut f32 {
         debug_assert!(row < self.rows && col < self.cols, "an element outside the result");
         // SAFETY: the caller vouches for it.
-        unsafe { *self.data.add(row * self.stride + col) = value }
+        unsafe { self.data.add(row * self.stride + col) }
     }
 
     /// The product of packed rows and columns into the result from (row, column) `first` on.

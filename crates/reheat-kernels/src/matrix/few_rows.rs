@@ -1,277 +1,359 @@
 //! Products of a few rows with a weight: bound by reading the weight, which is read once, by all threads.
 //!
-//! An element's sum depends on its two rows alone, never on how many rows or threads take part.
+//! Sixteen weight rows are computed side by side, one in each lane: squares of their numbers are transposed in
+//! registers, so that terms are added one after another. Sums have the order of the products with many rows, and the
+//! same bits: what is sampled token by token and what a pass over the whole text says are the same numbers.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
 
 use half::bf16;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::blocked::Output;
 use super::pack::Element;
 use super::tile::TileKernel;
-use super::{Compute, Elements};
-use crate::vector::{self, LANES, sum_lanes};
+use super::{Compute, Elements, Matrix, Plan, Threads, Write};
+use crate::vector::{self, LANES};
 
-/// Weight rows that one step reads side by side: that many independent sums hide the latency of an addition.
-const ROWS: usize = 4;
-/// Rows of `x` that share a reading of the weight rows.
-const TOKENS: usize = 4;
-/// Weight rows per task.
-const ROWS_PER_TASK: usize = 64;
+/// Weight rows that are computed side by side.
+const ROWS: usize = LANES;
+/// Most rows of `x` that share a reading of the weight: their sums and a square of the weight fill the registers.
+const MOST_TOKENS: usize = 8;
+/// Tasks for each thread, so that threads end together.
+const TASKS: usize = 4;
+/// From this many bytes of weight on, the threads' start is worth it.
+const PARALLEL_BYTES: usize = 1 << 18;
+/// Up to this many rows a product is bound by reading a weight in f32.
+const FEW_WIDE: usize = 8;
+/// As [`FEW_WIDE`], for a narrower one.
+const FEW_NARROW: usize = 16;
 
-/// `x · weightᵀ` for dense `x` `[tokens, input]` and `weight` `[output, input]`.
-pub(super) fn product(x: &[f32], weight: Elements, [tokens, input, output]: [usize; 3], compute: Compute) -> Vec<f32> {
-    assert!(x.len() == tokens * input && weight.len() == output * input, "few rows: sizes do not fit");
-    let mut y = vec![0.0; tokens * output];
-    if input == 0 || tokens == 0 {
-        return y;
-    }
-    let out = Output::new(&mut y, tokens, output);
-    match weight {
-        Elements::F32(weight) => products(out, x, weight, input, compute),
-        Elements::Bf16(weight) => products(out, x, weight, input, compute),
-        Elements::Int8(weight) => products(out, x, weight, input, compute),
-    }
-    y
+/// Whether `lhs · rhs` is computed here.
+pub(super) fn takes(lhs: Matrix, rhs: Matrix) -> bool {
+    let few = match rhs.data {
+        Elements::F32(_) => FEW_WIDE,
+        Elements::Bf16(_) | Elements::Int8(_) => FEW_NARROW,
+    };
+    lhs.rows <= few && matches!(lhs.data, Elements::F32(_)) && lhs.col_stride == 1 && rhs.row_stride == 1
 }
 
-fn products<E: Element>(out: Output, x: &[f32], weight: &[E], input: usize, compute: Compute) {
-    if compute == Compute::F32 {
-        return Widened { input }.for_each_dot(out, x, weight);
-    }
-    // Rows of `x` are padded with zeros to whole registers of bf16.
-    let padded = input.next_multiple_of(2 * LANES);
-    let mut rounded = vec![bf16::ZERO; x.len() / input * padded];
-    for (rounded, x) in rounded.chunks_exact_mut(padded).zip(x.chunks_exact(input)) {
-        vector::round(rounded, x);
-    }
-    match TileKernel::detect() {
-        #[cfg(target_arch = "x86_64")]
-        TileKernel::Avx512Bf16 => avx512::Pairs { input, padded }.for_each_dot(out, &rounded, weight),
-        TileKernel::Portable => {
-            let rounded: Vec<f32> =
-                rounded.chunks_exact(padded).flat_map(|row| &row[..input]).map(|x| x.to_f32()).collect();
-            Rounded(Widened { input }).for_each_dot(out, &rounded, weight);
+/// `out = x · weightᵀ` or `out += x · weightᵀ`, for factors that [`takes`] accepts.
+///
+/// # Safety
+/// `out` is valid for reads and writes, and nothing else refers to it.
+pub(super) unsafe fn product(out: Output, write: Write, x: Matrix, weight: Matrix, plan: Plan) {
+    // SAFETY: the caller vouches for `out`.
+    unsafe {
+        match weight.data {
+            Elements::F32(data) => products(out, write, x, Weight::new(data, weight), plan),
+            Elements::Bf16(data) => products(out, write, x, Weight::new(data, weight), plan),
+            Elements::Int8(data) => products(out, write, x, Weight::new(data, weight), plan),
         }
     }
 }
 
-/// A way to take dot products of `W` weight rows with `T` rows of `x`.
-trait Dots: Sync {
+/// The weight's rows, `stride` apart.
+#[derive(Clone, Copy)]
+struct Weight<'a, E> {
+    data: &'a [E],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a, E: Element> Weight<'a, E> {
+    fn new(data: &'a [E], matrix: Matrix) -> Self {
+        let Matrix { rows, cols, row_stride: stride, .. } = matrix;
+        assert!(rows == 0 || (rows - 1) * stride + cols <= data.len(), "a weight leaves its slice");
+        Self { data, rows, cols, stride }
+    }
+}
+
+/// # Safety
+/// As [`product`].
+unsafe fn products<E: Element>(out: Output, write: Write, x: Matrix, weight: Weight<E>, plan: Plan) {
+    // SAFETY: the caller vouches for `out`; kernels are taken where the CPU has their instructions.
+    unsafe {
+        match (plan.compute, TileKernel::detect()) {
+            #[cfg(target_arch = "x86_64")]
+            (Compute::Bf16, TileKernel::Avx512Bf16) => run::<avx512::Pairs, E>(out, write, x, weight, plan.threads),
+            (Compute::Bf16, _) => run::<portable::Pairs, E>(out, write, x, weight, plan.threads),
+            #[cfg(target_arch = "x86_64")]
+            (Compute::F32, _) if avx512::has_wide() => run::<avx512::Wide, E>(out, write, x, weight, plan.threads),
+            (Compute::F32, _) => run::<portable::Wide, E>(out, write, x, weight, plan.threads),
+        }
+    }
+}
+
+/// A way to take dot products of [`ROWS`] weight rows with rows of `x`.
+trait Dots {
     /// What `x` is stored in.
-    type X: Sync;
+    type X: Copy + Default + Sync;
+    /// Numbers of a row that one step takes; rows of `x` are padded with zeros to whole steps.
+    const STEP: usize;
+    /// Numbers of a row whose sum is complete before it is added to that of the numbers before them.
+    const PART: usize;
 
-    /// Numbers in a weight row, and in a row of `x`.
-    fn widths(&self) -> (usize, usize);
+    /// Stores a row of `x`.
+    fn store(x: &[f32], stored: &mut [Self::X]);
 
-    fn dots<E: Element, const W: usize, const T: usize>(&self, weight: &[E], x: &[Self::X]) -> [[f32; T]; W];
+    /// Dot products over `cols` columns, which are at most [`Self::PART`].
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `weight` is valid for reads of [`ROWS`] rows of `cols` numbers, `stride` apart, and
+    /// `x` of `T` rows of as many rounded up to whole steps, `x_stride` apart.
+    unsafe fn part<E: Element, const T: usize>(
+        weight: Strided<E>,
+        cols: usize,
+        x: Strided<Self::X>,
+        ahead: Ahead,
+    ) -> [[f32; ROWS]; T];
+}
 
-    fn for_each_dot<E: Element>(&self, out: Output, x: &[Self::X], weight: &[E]) {
-        let (input, width) = self.widths();
-        weight.par_chunks(ROWS_PER_TASK * input).enumerate().for_each(|(task, weight)| {
-            let mut row = task * ROWS_PER_TASK;
-            for weight in weight.chunks(ROWS * input) {
-                for (group, x) in x.chunks(TOKENS * width).enumerate() {
-                    let token = group * TOKENS;
-                    match (weight.len() == ROWS * input, x.len() == TOKENS * width) {
-                        (true, true) => out.put(row, token, self.dots::<E, ROWS, TOKENS>(weight, x)),
-                        (true, false) => x.chunks_exact(width).enumerate().for_each(|(index, x)| {
-                            out.put(row, token + index, self.dots::<E, ROWS, 1>(weight, x));
-                        }),
-                        (false, _) => {
-                            for (w, weight) in weight.chunks_exact(input).enumerate() {
-                                for (t, x) in x.chunks_exact(width).enumerate() {
-                                    out.put(row + w, token + t, self.dots::<E, 1, 1>(weight, x));
-                                }
-                            }
+/// Rows in memory.
+#[derive(Clone, Copy)]
+struct Strided<T> {
+    data: *const T,
+    stride: usize,
+}
+
+/// Memory that will be read next, fetched while this is computed: rows that are read side by side are no stream that a
+/// CPU would see coming.
+#[derive(Clone, Copy)]
+struct Ahead(Option<*const u8>);
+
+impl Ahead {
+    /// Bytes that are fetched at a time on every current CPU.
+    const LINE: usize = 64;
+
+    /// Fetches the part for step `step` of the block, of `BYTES` bytes.
+    #[inline(always)]
+    fn fetch(self, step: usize, bytes: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(start) = self.0 {
+            for line in 0..bytes / Self::LINE {
+                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                // SAFETY: a prefetch of any address is allowed, and changes nothing but the caches.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(step * bytes + line * Self::LINE).cast()) };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`product`], and the CPU has the instructions of `D`.
+unsafe fn run<D: Dots, E: Element>(out: Output, write: Write, x: Matrix, weight: Weight<E>, threads: Threads) {
+    let Elements::F32(numbers) = x.data else { unreachable!("`takes` asks for f32") };
+    let (tokens, padded) = (x.rows, weight.cols.next_multiple_of(D::STEP));
+    // Whole groups, so that few shapes are compiled; rows of zeros are computed and dropped.
+    let group = tokens.next_power_of_two().min(MOST_TOKENS);
+    let mut stored = vec![D::X::default(); tokens.next_multiple_of(group) * padded];
+    for (row, stored) in stored.chunks_exact_mut(padded).take(tokens).enumerate() {
+        D::store(&numbers[row * x.row_stride..][..x.cols], &mut stored[..x.cols]);
+    }
+    let job = Job { out, write, x: &stored, padded, tokens, weight };
+    let blocks = weight.rows.div_ceil(ROWS);
+    let one = |block| {
+        // SAFETY: each block writes columns of the result of its own; the caller vouches for the rest.
+        unsafe {
+            match group {
+                1 => job.block::<D, 1>(block),
+                2 => job.block::<D, 2>(block),
+                4 => job.block::<D, 4>(block),
+                _ => job.block::<D, MOST_TOKENS>(block),
+            }
+        }
+    };
+    if threads == Threads::One || weight.rows * weight.cols * size_of::<E>() < PARALLEL_BYTES {
+        return (0..blocks).for_each(one);
+    }
+    // Runs of blocks, so that what is fetched ahead is the task's own.
+    let per_task = blocks.div_ceil(TASKS * rayon::current_num_threads());
+    (0..blocks.div_ceil(per_task)).into_par_iter().with_max_len(1).for_each(|task| {
+        (task * per_task..blocks.min((task + 1) * per_task)).for_each(one);
+    });
+}
+
+/// A product under way.
+struct Job<'a, X, E> {
+    out: Output,
+    write: Write,
+    /// Groups of rows, `padded` apart.
+    x: &'a [X],
+    padded: usize,
+    tokens: usize,
+    weight: Weight<'a, E>,
+}
+
+impl<X: Sync, E: Element> Job<'_, X, E> {
+    /// The columns of the result that belong to one block of weight rows, `T` tokens at a time.
+    ///
+    /// # Safety
+    /// As [`run`]; no other task has this block.
+    unsafe fn block<D: Dots<X = X>, const T: usize>(&self, block: usize) {
+        let Weight { data, rows, cols, stride } = self.weight;
+        let first = block * ROWS;
+        let count = ROWS.min(rows - first);
+        let held = &data[first * stride..];
+        // The last block may lack rows: they are zeros, and their sums are dropped.
+        let mut copy = Vec::new();
+        if count < ROWS {
+            copy.resize(ROWS * cols, E::ZERO);
+            for (row, copy) in copy.chunks_exact_mut(cols).take(count).enumerate() {
+                copy.copy_from_slice(&held[row * stride..][..cols]);
+            }
+        }
+        let weight = match count < ROWS {
+            true => Strided { data: copy.as_ptr(), stride: cols },
+            false => Strided { data: held.as_ptr(), stride },
+        };
+        let has_next = stride == cols && first + ROWS < rows;
+        let ahead = has_next.then(|| data[(first + ROWS) * stride..].as_ptr().cast::<u8>());
+        for token in (0..self.tokens).step_by(T) {
+            let tokens = T.min(self.tokens - token);
+            let x = Strided { data: self.x[token * self.padded..].as_ptr(), stride: self.padded };
+            // SAFETY: the rows exist or were copied, `x` holds whole groups, and the columns are this block's.
+            unsafe {
+                let mut sums = match self.write {
+                    Write::Add => self.out.read_block::<T>(token, tokens, first, count),
+                    Write::Replace => [[0.0; ROWS]; T],
+                };
+                for start in (0..cols).step_by(D::PART) {
+                    let weight = Strided { data: weight.data.add(start), ..weight };
+                    let x = Strided { data: x.data.add(start), ..x };
+                    // A later group finds the block in the caches.
+                    let ahead = Ahead(
+                        ahead.filter(|_| token == 0).map(|ahead| ahead.wrapping_add(start * ROWS * size_of::<E>())),
+                    );
+                    let part = D::part::<E, T>(weight, D::PART.min(cols - start), x, ahead);
+                    if start == 0 && self.write == Write::Replace {
+                        sums = part;
+                    } else {
+                        for (sum, part) in sums.as_flattened_mut().iter_mut().zip(part.as_flattened()) {
+                            *sum += part;
                         }
                     }
                 }
-                row += ROWS;
+                self.out.write_block(token, tokens, first, count, &sums);
             }
-        });
+        }
     }
 }
 
 impl Output {
-    /// Writes dot products of weight rows (columns of the result) from `first_row` on with tokens from `first_token` on.
-    fn put<const W: usize, const T: usize>(self, first_row: usize, first_token: usize, dots: [[f32; T]; W]) {
-        for (row, dots) in dots.into_iter().enumerate() {
-            for (token, dot) in dots.into_iter().enumerate() {
-                // SAFETY: a task writes the columns of its own weight rows alone.
-                unsafe { self.set(first_token + token, first_row + row, dot) };
-            }
-        }
-    }
-}
-
-/// Weights are widened to f32 and meet `x` as it is.
-struct Widened {
-    input: usize,
-}
-
-impl Dots for Widened {
-    type X = f32;
-
-    fn widths(&self) -> (usize, usize) {
-        (self.input, self.input)
-    }
-
-    fn dots<E: Element, const W: usize, const T: usize>(&self, weight: &[E], x: &[f32]) -> [[f32; T]; W] {
-        widened::<E, W, T>(weight, x, self.input)
-    }
-}
-
-/// As [`Widened`], for weights that are rounded to bf16 first.
-struct Rounded(Widened);
-
-impl Dots for Rounded {
-    type X = f32;
-
-    fn widths(&self) -> (usize, usize) {
-        self.0.widths()
-    }
-
-    fn dots<E: Element, const W: usize, const T: usize>(&self, weight: &[E], x: &[f32]) -> [[f32; T]; W] {
-        let weight: Vec<bf16> = weight.iter().map(|w| w.to_bf16()).collect();
-        self.0.dots::<bf16, W, T>(&weight, x)
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"), dispatcher = "direct")]
-fn widened<E: Element, const W: usize, const T: usize>(weight: &[E], x: &[f32], input: usize) -> [[f32; T]; W] {
-    let blocks = input / LANES;
-    let mut lanes = [[[0.0_f32; LANES]; T]; W];
-    for block in 0..blocks {
-        for row in 0..W {
-            let weight = &weight[row * input + block * LANES..][..LANES];
-            let mut wide = [0.0; LANES];
-            for i in 0..LANES {
-                wide[i] = weight[i].to_f32();
-            }
-            for token in 0..T {
-                let x = &x[token * input + block * LANES..][..LANES];
-                for i in 0..LANES {
-                    lanes[row][token][i] = wide[i].mul_add(x[i], lanes[row][token][i]);
-                }
-            }
-        }
-    }
-    let mut sums = [[0.0; T]; W];
-    for row in 0..W {
-        for token in 0..T {
-            let mut sum = 0.0;
-            for i in blocks * LANES..input {
-                sum += weight[row * input + i].to_f32() * x[token * input + i];
-            }
-            sums[row][token] = sum_lanes(lanes[row][token]) + sum;
-        }
-    }
-    sums
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512,
-    };
-
-    use half::bf16;
-
-    use super::super::pack::Element;
-    use super::{Dots, LANES};
-
-    /// Numbers that a register of bf16 holds.
-    const PAIRED: usize = 2 * LANES;
-
-    /// `vdpbf16ps` over rows of `input` numbers; those of `x` are padded with zeros.
-    pub(super) struct Pairs {
-        pub(super) input: usize,
-        pub(super) padded: usize,
-    }
-
-    impl Dots for Pairs {
-        type X = bf16;
-
-        fn widths(&self) -> (usize, usize) {
-            (self.input, self.padded)
-        }
-
-        fn dots<E: Element, const W: usize, const T: usize>(&self, weight: &[E], x: &[bf16]) -> [[f32; T]; W] {
-            assert!(weight.len() == W * self.input && x.len() == T * self.padded, "rows of other widths");
-            // SAFETY: this type is used where `detect` found the instructions; the slices hold what was checked above.
-            unsafe { pairs(weight, x, self.input, self.padded) }
-        }
-    }
-
-    /// # Safety
-    /// `weight` holds `W` rows of `input` numbers, `x` holds `T` rows of `padded`, a multiple of 32 not below `input`;
-    /// the CPU has AVX512-BF16 and AVX512-BW.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn pairs<E: Element, const W: usize, const T: usize>(
-        weight: &[E],
-        x: &[bf16],
-        input: usize,
-        padded: usize,
-    ) -> [[f32; T]; W] {
-        let mut sums = [[_mm512_setzero_ps(); T]; W];
-        let blocks = input / PAIRED;
-        for block in 0..blocks {
-            // SAFETY: all rows have this block.
-            unsafe {
-                step(&mut sums, weight.as_ptr().add(block * PAIRED), input, x.as_ptr().add(block * PAIRED), padded)
-            };
-        }
-        if blocks * PAIRED < padded {
-            let mut rest = [[E::ZERO; PAIRED]; W];
-            for (row, rest) in rest.iter_mut().enumerate() {
-                let row = &weight[row * input..][blocks * PAIRED..input];
-                rest[..row.len()].copy_from_slice(row);
-            }
-            // SAFETY: what is left of the weight rows was copied and padded, and rows of `x` are whole blocks.
-            unsafe { step(&mut sums, rest.as_flattened().as_ptr(), PAIRED, x.as_ptr().add(blocks * PAIRED), padded) };
-        }
-        let mut dots = [[0.0; T]; W];
-        for row in 0..W {
-            for token in 0..T {
-                dots[row][token] = _mm512_reduce_add_ps(sums[row][token]);
-            }
-        }
-        dots
-    }
-
-    /// Adds the products of one block of every row.
+    /// Elements of rows from `row` on and columns from `col` on; 0 past the last.
     ///
     /// # Safety
-    /// 32 numbers of each of `W` rows at `weight`, `weight_stride` apart, and of `T` rows at `x`, `x_stride` apart, are
-    /// valid for reads; the CPU has AVX512-BF16 and AVX512-BW.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn step<E: Element, const W: usize, const T: usize>(
-        sums: &mut [[__m512; T]; W],
-        weight: *const E,
-        weight_stride: usize,
-        x: *const bf16,
-        x_stride: usize,
-    ) {
-        let mut tokens = [_mm512_setzero_si512(); T];
-        for (token, tokens) in tokens.iter_mut().enumerate() {
-            // SAFETY: the caller vouches for 32 numbers.
-            *tokens = unsafe { _mm512_loadu_si512(x.add(token * x_stride).cast()) };
+    /// They lie inside the result, which is still borrowed, and no other task touches them.
+    unsafe fn read_block<const T: usize>(self, row: usize, rows: usize, col: usize, cols: usize) -> [[f32; ROWS]; T] {
+        let mut values = [[0.0; ROWS]; T];
+        for (index, values) in values.iter_mut().enumerate().take(rows) {
+            // SAFETY: the caller vouches for the elements.
+            values[..cols].copy_from_slice(unsafe { std::slice::from_raw_parts(self.at(row + index, col), cols) });
         }
-        for (row, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller vouches for 32 numbers.
-            let weight = unsafe { E::load(weight.add(row * weight_stride), weight.add(row * weight_stride + LANES)) };
-            for (sum, x) in sums.iter_mut().zip(tokens) {
-                *sum = _mm512_dpbf16_ps(*sum, bf16_pairs(weight), bf16_pairs(x));
-            }
+        values
+    }
+
+    /// Sets elements of rows from `row` on and columns from `col` on.
+    ///
+    /// # Safety
+    /// As [`Self::read_block`].
+    unsafe fn write_block<const T: usize>(
+        self,
+        row: usize,
+        rows: usize,
+        col: usize,
+        cols: usize,
+        values: &[[f32; ROWS]; T],
+    ) {
+        for (index, values) in values.iter().enumerate().take(rows) {
+            // SAFETY: the caller vouches for the elements.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.at(row + index, col), cols) };
+        }
+    }
+}
+
+/// Rounds a row of `x`.
+fn store_rounded(x: &[f32], stored: &mut [bf16]) {
+    vector::round(stored, x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{product_of, rows_by_weight};
+    use super::*;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .take(count)
+        .collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    /// Calls `f` with a weight in each of its types.
+    fn in_each_type(weight: &[f32], f: impl Fn(Elements)) {
+        f(Elements::F32(weight));
+        f(Elements::Bf16(&weight.iter().map(|x| vector::to_bf16(*x)).collect::<Vec<_>>()));
+        f(Elements::Int8(&weight.iter().map(|x| (x * 127.0) as i8).collect::<Vec<_>>()));
+    }
+
+    const SHAPES: [(usize, usize); 8] =
+        [(1, 1), (5, 3), (33, 17), (64, 16), (130, 70), (512, 40), (1100, 33), (2049, 130)];
+
+    #[test]
+    fn a_row_has_the_same_bits_among_many_and_alone() {
+        for (input, output) in SHAPES {
+            let (x, weight) = (numbers(40 * input, 1), numbers(output * input, 2));
+            in_each_type(&weight, |weight| {
+                for compute in [Compute::F32, Compute::Bf16] {
+                    let many = rows_by_weight(&x, weight, [40, input, output], compute);
+                    for tokens in [1, 2, 3, 5, 9] {
+                        let few = rows_by_weight(&x[..tokens * input], weight, [tokens, input, output], compute);
+                        let many = bits(&many[..tokens * output]);
+                        assert_eq!(bits(&few), many, "{tokens} rows of {input}, {output} columns, {compute:?}");
+                    }
+                }
+            });
         }
     }
 
-    #[inline(always)]
-    fn bf16_pairs(bits: __m512i) -> __m512bh {
-        // SAFETY: both are 512 bits, and every pattern of 16 bits is a bf16.
-        unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+    #[test]
+    fn every_kernel_gives_the_same_bits() {
+        /// The last rows of a result that is added to.
+        fn run_on<D: Dots, E: Element>(x: Matrix, weight: Weight<E>) -> Vec<u32> {
+            let mut out = numbers(x.rows * weight.rows, 3);
+            let target = Output::strided(out.as_mut_ptr(), weight.rows, x.rows, weight.rows);
+            // SAFETY: `out` has this many numbers; the caller asked whether the CPU has the instructions.
+            unsafe { run::<D, E>(target, Write::Add, x, weight, Threads::One) };
+            bits(&out)
+        }
+        for (input, output) in SHAPES {
+            let (x, weight) = (numbers(6 * input, 1), numbers(output * input, 2));
+            let rounded: Vec<bf16> = weight.iter().map(|x| vector::to_bf16(*x)).collect();
+            let x = Matrix::dense(&x, 6, input);
+            let wide = Weight::new(&weight, Matrix::dense(&weight, output, input));
+            let narrow = Weight::new(&rounded, Matrix::dense(Elements::Bf16(&rounded), output, input));
+            let expected = (run_on::<portable::Wide, _>(x, wide), run_on::<portable::Pairs, _>(x, narrow));
+            #[cfg(target_arch = "x86_64")]
+            if avx512::has_wide() && TileKernel::detect() == TileKernel::Avx512Bf16 {
+                let ours = (run_on::<avx512::Wide, _>(x, wide), run_on::<avx512::Pairs, _>(x, narrow));
+                assert_eq!(ours, expected, "rows of {input}, {output} columns");
+            }
+            let many = product_of(x, Matrix::dense(&weight, output, input).transposed(), Compute::F32);
+            let sums = numbers(6 * output, 3).into_iter().zip(many).map(|(old, sum)| (old + sum).to_bits());
+            // One part more is one rounding more.
+            if input <= crate::matrix::PART_F32 {
+                assert_eq!(expected.0, sums.collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -20,6 +20,13 @@ pub(crate) trait Element: Copy + Sync {
     /// Both are valid for reads of 16 numbers, and the CPU has AVX512-BF16 and AVX512-BW.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load(low: *const Self, high: *const Self) -> std::arch::x86_64::__m512i;
+
+    /// Sixteen numbers as f32.
+    ///
+    /// # Safety
+    /// They are valid for reads, and the CPU has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512;
 }
 
 impl Element for f32 {
@@ -41,6 +48,14 @@ impl Element for f32 {
         use std::arch::x86_64::*;
         // SAFETY: the caller vouches for the pointers and the CPU; both vectors are 512 bits.
         unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low))) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointer and the CPU.
+        unsafe { _mm512_loadu_ps(at) }
     }
 }
 
@@ -65,6 +80,14 @@ impl Element for bf16 {
             let low = _mm512_castsi256_si512(_mm256_loadu_si256(low.cast()));
             _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(high.cast()))
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointer and the CPU.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())))) }
     }
 }
 
@@ -91,6 +114,14 @@ impl Element for i8 {
             let high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(high.cast())));
             std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller vouches for the pointer and the CPU.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
     }
 }
 
@@ -154,7 +185,7 @@ fn pack<E: Element, const R: usize>(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
+pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
     use super::Element;
@@ -235,7 +266,7 @@ mod avx512 {
     /// Exchanges rows and lanes of a 16×16 matrix of 32-bit numbers.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    pub(in crate::matrix) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
         let mut a = rows;
         let mut b = rows;
         // Pairs of rows, by 32 bits, then by 64: 4×4 blocks are done.

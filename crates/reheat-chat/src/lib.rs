@@ -59,6 +59,7 @@ mod builtin; // templates for models without one
 mod variables; // what the template sees
 mod mask; // what the assistant wrote
 mod literal; // control tokens that a message spells
+mod tool_call; // what the assistant wants to be called
 mod markers; // letters that stand for a place
 mod engine; // one run, within limits
 mod jinja; // Jinja2's language for MiniJinja
@@ -71,4 +72,5 @@ pub use self::{
     error::ChatError,
     mask::AssistantSpan,
     template::{ChatTemplate, ControlTokens, Preparation, RenderOptions, Rendered, TemplateTokens, Transcript},
+    tool_call::{AnswerPart, ToolCall, ToolCalls},
 };

@@ -1,7 +1,8 @@
-//! JSON that goes out: choices, log-probabilities, usage counts.
+//! JSON that goes out: choices, calls of tools, log-probabilities, usage counts.
 
 use std::sync::Arc;
 
+use reheat_chat::{AnswerPart, ToolCall, ToolCalls};
 use reheat_generate::{FinishReason, Token};
 use reheat_tokenizer::DecodeMode;
 use serde_json::{Map, Value, json};
@@ -37,6 +38,10 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 struct Choice {
     text: String,
+    /// Tells calls of tools from text, where tools were offered.
+    tool_calls: Option<ToolCalls>,
+    /// Calls so far, as JSON.
+    calls: Vec<Value>,
     /// Tokens whose log-probabilities are not out yet.
     tokens: Vec<Token>,
     /// Characters of text before `tokens`, for `text_offset`.
@@ -49,6 +54,8 @@ struct Choice {
 pub(super) struct News {
     choice: usize,
     text: String,
+    /// Calls of tools that are new, as JSON.
+    calls: Vec<Value>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -60,10 +67,12 @@ impl Answer {
         choices: usize,
         top_logprobs: Option<usize>,
         eos_token_ids: Vec<u32>,
+        tools: Tools,
     ) -> Self {
         let kind = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
         let (id, created) = (server.next_id(kind), now());
-        let choices = (0..choices).map(|_| Choice::default()).collect();
+        let tool_calls = (tools == Tools::Offered).then(ToolCalls::default);
+        let choices = (0..choices).map(|_| Choice { tool_calls: tool_calls.clone(), ..Choice::default() }).collect();
         Self { server, form, id, created, prompt_tokens, completion_tokens: 0, choices, top_logprobs, eos_token_ids }
     }
 
@@ -99,7 +108,9 @@ impl Answer {
             What::Failed(error) => return Err(error),
         };
         state.finish_reason = finish_reason;
-        Ok(News { choice, text, finish_reason })
+        let before = state.calls.len();
+        let text = state.tell(text, &self.server);
+        Ok(News { choice, text, calls: state.calls[before..].to_vec(), finish_reason })
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -110,11 +121,17 @@ impl Answer {
         let logprobs = self.logprobs(index);
         let choice = &mut self.choices[index];
         let text = std::mem::take(&mut choice.text);
-        let reason = choice.finish_reason.map(name);
-        let mut value = json!({ "index": index, "logprobs": logprobs, "finish_reason": reason });
+        let mut value = json!({ "index": index, "logprobs": logprobs, "finish_reason": choice.reason() });
         match self.form {
-            Form::Chat => value["message"] = json!({ "role": "assistant", "content": text, "refusal": null }),
             Form::Text => value["text"] = text.into(),
+            Form::Chat if choice.calls.is_empty() => {
+                value["message"] = json!({ "role": "assistant", "content": text, "refusal": null });
+            }
+            Form::Chat => {
+                let content = if text.is_empty() { Value::Null } else { text.into() };
+                value["message"] =
+                    json!({ "role": "assistant", "content": content, "refusal": null, "tool_calls": choice.calls });
+            }
         }
         value
     }
@@ -131,16 +148,24 @@ impl Answer {
 
     /// The piece that brings news; `None` where there is nothing to see yet.
     pub(super) fn news(&mut self, news: &News) -> Option<Value> {
-        if news.text.is_empty() && news.finish_reason.is_none() {
+        if news.text.is_empty() && news.calls.is_empty() && news.finish_reason.is_none() {
             return None;
         }
         let logprobs = self.logprobs(news.choice);
-        let reason = news.finish_reason.map(name);
+        let reason = news.finish_reason.and_then(|_| self.choices[news.choice].reason());
         let mut choice = json!({ "index": news.choice, "logprobs": logprobs, "finish_reason": reason });
         match self.form {
-            Form::Chat if news.text.is_empty() => choice["delta"] = json!({}),
-            Form::Chat => choice["delta"] = json!({ "content": news.text }),
             Form::Text => choice["text"] = news.text.clone().into(),
+            Form::Chat => {
+                choice["delta"] = json!({});
+                if !news.text.is_empty() {
+                    choice["delta"]["content"] = news.text.clone().into();
+                }
+                if !news.calls.is_empty() {
+                    let first = self.choices[news.choice].calls.len() - news.calls.len();
+                    choice["delta"]["tool_calls"] = news.calls.iter().zip(first..).map(numbered).collect();
+                }
+            }
         }
         Some(self.piece(vec![choice]))
     }
@@ -223,9 +248,50 @@ impl Answer {
     }
 }
 
-fn name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
+/// Whether a request offers tools that the model was taught to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tools {
+    None,
+    Offered,
+}
+
+impl Choice {
+    /// Takes more of the text: gives what is text to the reader, and keeps calls.
+    fn tell(&mut self, text: String, server: &Server) -> String {
+        let Some(tool_calls) = &mut self.tool_calls else { return text };
+        let mut parts = tool_calls.push(&text);
+        if self.finish_reason.is_some() {
+            parts.extend(tool_calls.finish());
+        }
+        let mut told = String::new();
+        for part in parts {
+            match part {
+                AnswerPart::Text(text) => told.push_str(&text),
+                AnswerPart::Call(call) => self.calls.push(described(&call, &server.next_id("call"))),
+            }
+        }
+        told
     }
+
+    /// Why it ended, by OpenAI's name.
+    fn reason(&self) -> Option<&'static str> {
+        Some(match self.finish_reason? {
+            FinishReason::Stop if !self.calls.is_empty() => "tool_calls",
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        })
+    }
+}
+
+/// A call as OpenAI spells it: the arguments are JSON in a string.
+fn described(call: &ToolCall, id: &str) -> Value {
+    let arguments = Value::Object(call.arguments.clone()).to_string();
+    json!({ "id": id, "type": "function", "function": { "name": call.name, "arguments": arguments } })
+}
+
+/// A call in a piece of a stream, which says which of the calls it is.
+fn numbered((call, index): (&Value, usize)) -> Value {
+    let mut call = call.clone();
+    call["index"] = index.into();
+    call
 }

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::IntoResponse as _;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
-use super::answer::{Answer, Form};
+use super::answer::{Answer, Form, Tools};
 use super::request::{ChatRequest, Defaults, Sampling, TextRequest, parse};
 use super::worker::Job;
 use super::{ApiError, ApiResult, Server, prompt, stream};
@@ -33,7 +33,8 @@ pub(super) async fn chat(State(server): State<Arc<Server>>, body: Body) -> ApiRe
     })
     .await?;
     let top_logprobs = request.top_logprobs()?;
-    complete(server, permit, prompts, &request.sampling, top_logprobs, Form::Chat).await
+    let tools = prompt::tools(&server, &request);
+    complete(server, permit, prompts, &request.sampling, top_logprobs, (Form::Chat, tools)).await
 }
 
 /// `POST /v1/completions`
@@ -49,7 +50,7 @@ pub(super) async fn text(State(server): State<Arc<Server>>, body: Body) -> ApiRe
     })
     .await?;
     let top_logprobs = request.top_logprobs()?;
-    complete(server, permit, prompts, &request.sampling, top_logprobs, Form::Text).await
+    complete(server, permit, prompts, &request.sampling, top_logprobs, (Form::Text, Tools::None)).await
 }
 
 /// A place in the queue. It is taken before the body is read, so that what waits is bounded in bytes too.
@@ -87,7 +88,7 @@ async fn complete(
     prompts: Vec<Vec<u32>>,
     sampling: &Sampling,
     top_logprobs: Option<usize>,
-    form: Form,
+    (form, tools): (Form, Tools),
 ) -> ApiResult {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let defaults = Defaults {
@@ -101,7 +102,7 @@ async fn complete(
     let prompt_tokens = prompts.iter().map(Vec::len).sum();
     let eos_token_ids = config.eos_token_ids.clone();
     let told = server.worker.submit(Job { prompts, config, stop: sampling.stops()? }, permit)?;
-    let answer = Answer::new(server, form, prompt_tokens, choices, top_logprobs, eos_token_ids);
+    let answer = Answer::new(server, form, prompt_tokens, choices, top_logprobs, eos_token_ids, tools);
     match sampling.streaming() {
         Some(with_usage) => stream::respond(answer, told, with_usage).await,
         None => Ok(Json(answer.gather(told).await?).into_response()),

@@ -1,8 +1,9 @@
 //! Messages and texts to token ids.
 
-use reheat_chat::{Conversation, Message, RenderOptions};
+use reheat_chat::{Conversation, Message, RenderOptions, ToolCalls};
 use serde_json::{Map, Value};
 
+use super::answer::Tools;
 use super::request::{ChatRequest, Prompt};
 use super::{ApiError, Server};
 
@@ -18,7 +19,7 @@ pub(super) fn of_chat(server: &Server, request: &ChatRequest) -> Result<Vec<u32>
     let messages = request.messages.iter().enumerate().map(|(index, message)| joined(index, message));
     let conversation = Conversation {
         messages: messages.collect::<Result<_, _>>()?,
-        tools: request.tools.clone().filter(|tools| request.wants_tools() && !tools.is_empty()),
+        tools: request.offered_tools().cloned(),
         template_kwargs: request.chat_template_kwargs.clone().unwrap_or_default(),
         ..Conversation::default()
     };
@@ -27,7 +28,14 @@ pub(super) fn of_chat(server: &Server, request: &ChatRequest) -> Result<Vec<u32>
     Ok(server.tokenizer.encode_literal(&prompt.text, &prompt.literal_spans)?.ids)
 }
 
-/// A message whose content is text: templates of text models know no parts.
+/// Whether calls of tools are to be told from text: where tools are offered, and the template teaches how to call them.
+pub(super) fn tools(server: &Server, request: &ChatRequest) -> Tools {
+    let taught = server.template.as_ref().is_some_and(|template| ToolCalls::are_taught_by(template.source()));
+    if taught && request.offered_tools().is_some() { Tools::Offered } else { Tools::None }
+}
+
+/// A message as templates know it: its content is text and not parts, and the arguments of its calls are objects and not
+/// JSON in strings.
 fn joined(index: usize, message: &Map<String, Value>) -> Result<Message, ApiError> {
     let mut message = message.clone();
     if let Some(Value::Array(parts)) = message.get("content") {
@@ -37,6 +45,18 @@ fn joined(index: usize, message: &Map<String, Value>) -> Result<Message, ApiErro
         };
         let whole = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.concat();
         message.insert("content".into(), whole.into());
+    }
+    if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
+        for call in calls {
+            let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
+            if let Value::String(text) = arguments {
+                let read: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+                    let field = format!("messages[{index}].tool_calls");
+                    ApiError::field(&field, format!("the arguments of a call are no JSON object: {error}"))
+                })?;
+                *arguments = read.into();
+            }
+        }
     }
     Ok(message.into())
 }

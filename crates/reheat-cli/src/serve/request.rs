@@ -71,7 +71,7 @@ pub(super) enum OneOrMany<T> {
 pub(super) struct ChatRequest {
     pub(super) messages: Vec<Map<String, Value>>,
     #[serde(default)]
-    pub(super) tools: Option<Vec<Value>>,
+    tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     response_format: Option<Value>,
     /// Further variables for the template.
@@ -131,9 +131,10 @@ impl ChatRequest {
         }
     }
 
-    /// Whether the template is to see the tools.
-    pub(super) fn wants_tools(&self) -> bool {
-        self.tool_choice.as_ref().is_none_or(|choice| choice != "none")
+    /// The tools that the template is to see.
+    pub(super) fn offered_tools(&self) -> Option<&Vec<Value>> {
+        let wanted = self.tool_choice.as_ref().is_none_or(|choice| choice != "none");
+        self.tools.as_ref().filter(|tools| wanted && !tools.is_empty())
     }
 
     /// Alternatives of each position, or `None` where no log-probabilities are asked for.

@@ -109,7 +109,8 @@ impl Answer {
         };
         state.finish_reason = finish_reason;
         let before = state.calls.len();
-        let text = state.tell(text, &self.server);
+        let server = &self.server;
+        let text = state.tell(text, || server.next_id("call"));
         Ok(News { choice, text, calls: state.calls[before..].to_vec(), finish_reason })
     }
 
@@ -257,7 +258,7 @@ pub(super) enum Tools {
 
 impl Choice {
     /// Takes more of the text: gives what is text to the reader, and keeps calls.
-    fn tell(&mut self, text: String, server: &Server) -> String {
+    fn tell(&mut self, text: String, next_id: impl Fn() -> String) -> String {
         let Some(tool_calls) = &mut self.tool_calls else { return text };
         let mut parts = tool_calls.push(&text);
         if self.finish_reason.is_some() {
@@ -267,7 +268,7 @@ impl Choice {
         for part in parts {
             match part {
                 AnswerPart::Text(text) => told.push_str(&text),
-                AnswerPart::Call(call) => self.calls.push(described(&call, &server.next_id("call"))),
+                AnswerPart::Call(call) => self.calls.push(described(&call, &next_id())),
             }
         }
         told
@@ -294,4 +295,32 @@ fn numbered((call, index): (&Value, usize)) -> Value {
     let mut call = call.clone();
     call["index"] = index.into();
     call
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_leave_the_text_and_say_why_it_ended() {
+        let mut choice = Choice { tool_calls: Some(ToolCalls::default()), ..Choice::default() };
+        let id = || "call-1".to_owned();
+        assert_eq!(choice.tell("Let me see.\n<tool_call>\n{\"name\": \"f\", ".into(), id), "Let me see.");
+        choice.finish_reason = Some(FinishReason::Stop);
+        assert_eq!(choice.tell("\"arguments\": {\"x\": 1}}\n</tool_call>".into(), id), "");
+        let function = json!({ "name": "f", "arguments": "{\"x\":1}" });
+        assert_eq!(choice.calls, [json!({ "id": "call-1", "type": "function", "function": function })]);
+        assert_eq!(choice.reason(), Some("tool_calls"));
+        assert_eq!(numbered((&choice.calls[0], 2))["index"], 2);
+        // What was cut off is no call that could be made, whatever came before.
+        choice.finish_reason = Some(FinishReason::Length);
+        assert_eq!(choice.reason(), Some("length"));
+    }
+
+    #[test]
+    fn without_tools_the_tags_are_text() {
+        let mut choice = Choice { finish_reason: Some(FinishReason::Stop), ..Choice::default() };
+        let text = "<tool_call>{\"name\": \"f\"}</tool_call>";
+        assert_eq!((choice.tell(text.into(), String::new).as_str(), choice.reason()), (text, Some("stop")));
+    }
 }

@@ -67,8 +67,8 @@ pub enum EventKind {
 /// newest token of every completion under way. The place of a completion that ends is taken by the next that waits.
 /// Several completions of one prompt compute the prompt once.
 ///
-/// What a request gets does not depend on what else is under way, but for rounding: larger batches run larger matrix
-/// products, whose sums have another order.
+/// What a request gets does not depend on what else is under way; on the CPU, not by a bit: sums have one order in
+/// products of all sizes.
 ///
 /// ```
 /// use burn::tensor::Device;

@@ -180,7 +180,8 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     if C::NEXT == Next::Chat {
         source.check_speaks(&model)?;
     }
-    let card = card(ModelCard::new(C::NAME, C::TITLE, &base_model), &settings.dataset, &prepared.report);
+    let card = ModelCard::new(C::NAME, C::TITLE, &base_model).with_license_of(source.base_dir());
+    let card = self::card(card, &settings.dataset, &prepared.report);
     let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
     let setup = Setup { settings, companions, output_dir };
     let model = command.model(model, &setup)?;

@@ -159,6 +159,16 @@ fn a_folder_is_pushed_and_comes_back() {
     assert_eq!((&repository.access, repository.messages.last().unwrap().as_str()), (&Access::Private, "the first"));
     let dir = world.stdout(&["download", "someone/mine"]);
     assert_eq!(fs::read_to_string(Path::new(dir.trim()).join("README.md")).unwrap(), "# mine");
+
+    fs::create_dir(world.path("bare")).unwrap();
+    fs::write(world.path("bare/config.json"), demo("base/config.json")).unwrap();
+    let pushed = world.run(&["push", "bare", "page"]);
+    assert!(stderr(&pushed).contains("note: there was no README.md"), "{}", stderr(&pushed));
+    let dir = world.stdout(&["download", "someone/page", "--include", "README.md"]);
+    let page = fs::read_to_string(Path::new(dir.trim()).join("README.md")).unwrap();
+    assert!(page.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-generation\n"), "{page}");
+    assert!(page.contains("# page\n"), "{page}");
+
     assert!(world.run(&["logout"]).status.success());
     assert_eq!(world.run(&["whoami"]).status.code(), Some(2));
 }

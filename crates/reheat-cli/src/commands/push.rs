@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use reheat_hub::{Hub, PushOptions, RepoName, RepoType};
+use reheat_train::ModelCard;
 
 use crate::fault::Fault;
 use crate::hub::Transfer;
@@ -10,6 +11,7 @@ use crate::output::{self, Format};
 
 /// Upload a folder to the Hugging Face Hub, in one commit.
 ///
+/// A model without a page gets one: README.md, with what its configuration tells, and the licence of a base model here.
 /// The repository is made where there is none. What is there already is not sent again. Checkpoints of a training run
 /// (`checkpoint-*`) and hidden files stay here. Prints the address of the page.
 #[derive(Debug, clap::Args)]
@@ -57,8 +59,18 @@ pub(super) fn run(args: PushArgs) -> anyhow::Result<()> {
     if !args.dir.is_dir() {
         return Err(Fault::input(format!("there is no folder `{}`", args.dir.display())).into());
     }
-    if !args.dir.join("README.md").is_file() {
-        eprintln!("note: there is no README.md, which would be the page of the {}", args.repo_type);
+    let page = args.dir.join("README.md");
+    if !page.exists() {
+        let card = ModelCard::of_folder(&args.dir).filter(|_| args.repo_type == RepoType::Model);
+        // Who names the files wants no other.
+        match card.filter(|_| args.include.is_empty()) {
+            Some(card) => {
+                let cannot = |error| Fault::failed(format!("cannot write `{}`", page.display())).because(error);
+                std::fs::write(&page, card.render(repo.id())).map_err(cannot)?;
+                eprintln!("note: there was no README.md, the page of the model; wrote `{}`", page.display());
+            }
+            None => eprintln!("note: there is no README.md, which would be the page of the {}", args.repo_type),
+        }
     }
     let options =
         PushOptions { private: args.private, include: args.include, exclude: args.exclude, message: args.message };

@@ -120,7 +120,7 @@ fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir:
         "chat_template_path",
         "sample_prompts",
     ];
-    let mut card = card.with_summary(summary);
+    let mut card = card.with_summary(summary).with_kind_of(dir);
     for setting in &resolved.settings {
         if setting.origin != Origin::Default && !ELSEWHERE.contains(&setting.key.as_str()) {
             card.settings.push((format!("`{}`", setting.key), format!("`{}`", setting.value)));
@@ -133,5 +133,5 @@ fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir:
         }
     }
     let path = dir.join("README.md");
-    Ok(fs::write(&path, card.render()).map_err(|source| TrainError::Write { path, source })?)
+    Ok(fs::write(&path, card.render(&dir.to_string_lossy())).map_err(|source| TrainError::Write { path, source })?)
 }

@@ -5,21 +5,20 @@
 
 mod backward;
 mod forward;
+#[cfg(feature = "cube")]
+mod cube;
 
 use std::ops::Range;
 
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Bool, Tensor, activation};
-use burn_autodiff::{
-    Autodiff,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
+use burn_autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn_flex::FlexTensor;
 
+use crate::choice::runs_on_cpu;
+use crate::kernel::{Kernel, tracked};
+use crate::linear;
 use crate::matrix::{Compute, Plan, Threads};
-use crate::{linear, runs_fused};
 
 /// One sequence: its rows among the queries and among the keys.
 ///
@@ -120,7 +119,7 @@ impl AttentionLayout {
 /// If the layout does not fit the tensors.
 pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &AttentionLayout) -> Tensor<2> {
     layout.check(q.dims(), k.dims(), v.dims());
-    if !runs_fused(&q) {
+    if !runs_on_cpu(&q) && !runs_tiled(&q, layout) {
         return reference(q, k, v, layout);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
@@ -159,7 +158,17 @@ pub(crate) fn reference(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: &Atten
     Tensor::cat(outputs.collect(), 0)
 }
 
-#[backend_extension(Flex, Autodiff)]
+/// Whether the kernel in CubeCL takes the queries: a tile of heads must fit the device's shared memory.
+#[cfg_attr(not(feature = "cube"), expect(unused_variables, reason = "no such device is built in"))]
+fn runs_tiled(q: &Tensor<2>, layout: &AttentionLayout) -> bool {
+    #[cfg(feature = "cube")]
+    if crate::choice::runs_on_cube(q) {
+        return cube::fits(q, layout.head_dim);
+    }
+    false
+}
+
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     fn causal_attention(
         q: FloatTensor<Self>,
@@ -169,58 +178,61 @@ pub(crate) trait AttentionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl AttentionOps for Flex {
-    fn causal_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, layout: AttentionLayout) -> FlexTensor {
-        forward::forward(&q.to_contiguous(), &k.to_contiguous(), &v.to_contiguous(), &layout).output
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Saved {
-    q: FlexTensor,
-    k: FlexTensor,
-    v: FlexTensor,
-    output: FlexTensor,
-    /// Log-sum-exp of the scaled scores, `[queries, num_heads]`.
-    logsumexp: Vec<f32>,
+/// What [`Kernel`]s of the operation are for.
+#[derive(Debug)]
+pub(crate) struct CausalAttention {
     layout: AttentionLayout,
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl Backward<Flex, 3> for AttentionBackward {
-    type State = Saved;
-
-    fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (dq, dk, dv) = backward::backward(&ops.state, &grad);
-        let [q_node, k_node, v_node] = ops.parents;
-        for (node, gradient) in [(q_node, dq), (k_node, dk), (v_node, dv)] {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, gradient);
-            }
-        }
+impl<B: Backend> AttentionOps for B
+where
+    CausalAttention: Kernel<B, 3>,
+{
+    fn causal_attention(
+        q: FloatTensor<B>,
+        k: FloatTensor<B>,
+        v: FloatTensor<B>,
+        layout: AttentionLayout,
+    ) -> FloatTensor<B> {
+        CausalAttention { layout }.forward([q, k, v]).0
     }
 }
 
-impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {
+impl<B: Backend, C: CheckpointStrategy> AttentionOps for Autodiff<B, C>
+where
+    CausalAttention: Kernel<B, 3>,
+{
     fn causal_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         layout: AttentionLayout,
     ) -> FloatTensor<Self> {
-        let nodes = [q.node(), k.node(), v.node()];
-        let (q, k, v) = (
-            q.into_primitive().to_contiguous(),
-            k.into_primitive().to_contiguous(),
-            v.into_primitive().to_contiguous(),
-        );
-        let forward::Forward { output, logsumexp } = forward::forward(&q, &k, &v, &layout);
-        match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(Saved { q, k, v, output: output.clone(), logsumexp, layout }, output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        }
+        tracked::<B, _, C, 3>(CausalAttention { layout }, [q, k, v])
+    }
+}
+
+/// What the backward pass on the CPU reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved {
+    q: FlexTensor,
+    k: FlexTensor,
+    v: FlexTensor,
+    output: FlexTensor,
+    /// Log-sum-exp of the scaled scores, `[queries, num_heads]`.
+    logsumexp: Vec<f32>,
+}
+
+impl Kernel<Flex, 3> for CausalAttention {
+    type Saved = Saved;
+
+    fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Saved) {
+        let [q, k, v] = inputs.map(|input| input.to_contiguous());
+        let forward::Forward { output, logsumexp } = forward::forward(&q, &k, &v, &self.layout);
+        (output.clone(), Saved { q, k, v, output, logsumexp })
+    }
+
+    fn backward(&self, saved: Saved, grad: FlexTensor) -> [Option<FlexTensor>; 3] {
+        backward::backward(&saved, &grad.to_contiguous(), &self.layout).map(Some)
     }
 }

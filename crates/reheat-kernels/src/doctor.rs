@@ -5,8 +5,9 @@ use std::time::Instant;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{
-    AdamWParameter, AdamWStep, AttentionLayout, Compute, IGNORE_INDEX, Int8Weight, RotaryTable, Weight, adamw,
-    attention, causal_attention, linear, logprobs, optimizer, rms_norm, rotary, swiglu, token_logprobs_vjp,
+    AdamWParameter, AdamWStep, AttentionLayout, Compute, Dropout, IGNORE_INDEX, Int8Weight, RotaryTable, Weight, adamw,
+    attention, causal_attention, embedding, embedding_backward, linear, logprobs, optimizer, rms_norm, rotary, swiglu,
+    token_logprobs_vjp,
 };
 
 /// What was found out about one kernel.
@@ -43,20 +44,30 @@ const TOKENS: usize = 192;
 const WIDTH: usize = 256;
 const OUTPUT: usize = 640;
 const HEAD_DIM: usize = 64;
+const DROPOUT: Dropout = Dropout { rate: 0.1, seed: 3 };
 
 /// Compares every kernel with its definition on `device`.
 ///
-/// Takes seconds on a CPU; the first use of a GPU compiles its kernels.
+/// What a device cannot store is left out: bf16, or int8. Takes seconds on a CPU; the first use of a GPU compiles its
+/// kernels.
 pub fn check_kernels(device: &Device) -> Vec<KernelCheck> {
-    let mut checks = linear_checks(device);
+    let computes = computes(device);
+    let mut checks = linear_checks(device, &computes);
     checks.extend(elementwise_checks(device));
-    checks.extend(attention_checks(device));
-    checks.extend([Compute::F32, Compute::Bf16].map(|compute| logprobs_check(device, compute)));
+    checks.extend(computes.iter().map(|compute| attention_check(device, *compute)));
+    checks.extend(computes.iter().map(|compute| logprobs_check(device, *compute)));
+    checks.push(embedding_check(device));
     checks.push(adamw_check(device));
     checks
 }
 
-fn linear_checks(device: &Device) -> Vec<KernelCheck> {
+/// The types in which the device takes products.
+fn computes(device: &Device) -> Vec<Compute> {
+    let bf16 = device.supports_dtype(DType::BF16).then_some(Compute::Bf16);
+    std::iter::once(Compute::F32).chain(bf16).collect()
+}
+
+fn linear_checks(device: &Device, computes: &[Compute]) -> Vec<KernelCheck> {
     let (x, weight, bias) = (numbers(1, [TOKENS, WIDTH]), numbers(2, [OUTPUT, WIDTH]), numbers(3, [1, OUTPUT]));
     let trained = |name, compute, tolerance| {
         Case { name, tolerance, inputs: vec![x.clone(), weight.clone(), bias.clone()] }.run(
@@ -78,15 +89,22 @@ fn linear_checks(device: &Device) -> Vec<KernelCheck> {
     };
     let bf16 = |device: &Device| narrow(device).cast(DType::BF16).into();
     let int8 = |device: &Device| Int8Weight::quantize(narrow(device)).into();
-    vec![
-        trained("dense layer, f32", Compute::F32, F32_TOLERANCE),
-        // Its gradients are rounded to bf16.
-        trained("dense layer, bf16", Compute::Bf16, 2.0 * BF16_TOLERANCE),
-        frozen("dense layer, bf16 weight", TOKENS, &bf16),
-        frozen("dense layer, int8 weight", TOKENS, &int8),
-        frozen("dense layer, bf16 weight, one row", 1, &bf16),
-        frozen("dense layer, int8 weight, one row", 1, &int8),
-    ]
+    let mut checks = vec![trained("dense layer, f32", Compute::F32, F32_TOLERANCE)];
+    if computes.contains(&Compute::Bf16) {
+        checks.extend([
+            // Its gradients are rounded to bf16.
+            trained("dense layer, bf16", Compute::Bf16, 2.0 * BF16_TOLERANCE),
+            frozen("dense layer, bf16 weight", TOKENS, &bf16),
+            frozen("dense layer, bf16 weight, one row", 1, &bf16),
+        ]);
+        if device.supports_dtype(DType::I8) {
+            checks.extend([
+                frozen("dense layer, int8 weight", TOKENS, &int8),
+                frozen("dense layer, int8 weight, one row", 1, &int8),
+            ]);
+        }
+    }
+    checks
 }
 
 fn elementwise_checks(device: &Device) -> Vec<KernelCheck> {
@@ -99,6 +117,11 @@ fn elementwise_checks(device: &Device) -> Vec<KernelCheck> {
             device,
             |t| rms_norm(t[0].clone(), row(&t[1]), 1e-6),
             |t| rms_norm::reference(t[0].clone(), row(&t[1]), 1e-6),
+        ),
+        case("dropout", vec![x.clone()]).run(
+            device,
+            |t| DROPOUT.forward(t[0].clone()),
+            |t| DROPOUT.reference(t[0].clone()),
         ),
         case("SwiGLU", vec![x.clone(), y]).run(
             device,
@@ -113,25 +136,23 @@ fn elementwise_checks(device: &Device) -> Vec<KernelCheck> {
     ]
 }
 
-fn attention_checks(device: &Device) -> Vec<KernelCheck> {
+fn attention_check(device: &Device, compute: Compute) -> KernelCheck {
     let inputs = vec![
         numbers(1, [TOKENS, 4 * HEAD_DIM]),
         numbers(2, [TOKENS, 2 * HEAD_DIM]),
         numbers(3, [TOKENS, 2 * HEAD_DIM]),
     ];
-    let cases =
-        [("attention, f32", Compute::F32, F32_TOLERANCE), ("attention, bf16", Compute::Bf16, 4.0 * BF16_TOLERANCE)];
-    cases
-        .map(|(name, compute, tolerance)| {
-            let packed = AttentionLayout::packed(4, 2, HEAD_DIM, &[TOKENS / 3, TOKENS - TOKENS / 3]);
-            let layout = AttentionLayout { compute, ..packed };
-            Case { name, tolerance, inputs: inputs.clone() }.run(
-                device,
-                |t| causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout),
-                |t| attention::reference(t[0].clone(), t[1].clone(), t[2].clone(), &layout),
-            )
-        })
-        .into()
+    let (name, tolerance) = match compute {
+        Compute::F32 => ("attention, f32", F32_TOLERANCE),
+        Compute::Bf16 => ("attention, bf16", 4.0 * BF16_TOLERANCE),
+    };
+    let packed = AttentionLayout::packed(4, 2, HEAD_DIM, &[TOKENS / 3, TOKENS - TOKENS / 3]);
+    let layout = AttentionLayout { compute, ..packed };
+    Case { name, tolerance, inputs }.run(
+        device,
+        |t| causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), &layout),
+        |t| attention::reference(t[0].clone(), t[1].clone(), t[2].clone(), &layout),
+    )
 }
 
 /// The head takes its gradients by itself: they are its outputs.
@@ -158,6 +179,18 @@ fn logprobs_check(device: &Device, compute: Compute) -> KernelCheck {
         Compute::Bf16 => ("head with log-probabilities, bf16", BF16_TOLERANCE),
     };
     compare(name, tolerance, device, side)
+}
+
+/// A few ids come often, as in text.
+fn embedding_check(device: &Device) -> KernelCheck {
+    let ids: Vec<i32> = (0..TOKENS).map(|token| (token * token % OUTPUT) as i32).collect();
+    compare("embedding gradient", F32_TOLERANCE, device, |device, fused| {
+        let (gradient, rows) =
+            (tensor(&numbers(1, [OUTPUT, WIDTH]), device), tensor(&numbers(2, [TOKENS, WIDTH]), device));
+        let sum =
+            if fused { embedding_backward(gradient, &ids, rows) } else { embedding::reference(gradient, &ids, rows) };
+        vec![values(sum)]
+    })
 }
 
 fn adamw_check(device: &Device) -> KernelCheck {

@@ -1,5 +1,8 @@
 //! Dropout that needs no state: which elements are left out follows from a seed, the row and the column.
 
+#[cfg(feature = "cube")]
+mod cube;
+
 use burn::tensor::{Tensor, TensorData};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -57,6 +60,15 @@ impl Dropout {
 
     /// `x`, `[rows, width]`, with elements left out.
     pub fn forward(self, x: Tensor<2>) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        if crate::choice::runs_on_cube(&x) {
+            return cube::forward(self, x);
+        }
+        self.reference(x)
+    }
+
+    /// The definition in Burn operations, for every device and as the oracle of the fused one.
+    pub(crate) fn reference(self, x: Tensor<2>) -> Tensor<2> {
         let [rows, width] = x.dims();
         let mut mask = vec![1.0; rows * width];
         self.apply_in_place(&mut mask, width);

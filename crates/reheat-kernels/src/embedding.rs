@@ -1,13 +1,19 @@
 //! Gradient of a token embedding, added in place into a gradient that may already hold the tied head's.
 
+#[cfg(feature = "cube")]
+mod cube;
+
 use std::collections::BTreeMap;
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 use half::bf16;
 
+use crate::choice::on_cpu;
+#[cfg(feature = "cube")]
+use crate::choice::runs_on_cube;
 use crate::matrix::{dense, numbers};
-use crate::{on_cpu, vector};
+use crate::vector;
 
 /// `gradient[id] += rows` for each token.
 ///
@@ -23,10 +29,12 @@ use crate::{on_cpu, vector};
 pub fn embedding_backward(gradient: Tensor<2>, input_ids: &[i32], rows: Tensor<2>) -> Tensor<2> {
     let ([vocab_size, width], [tokens, _]) = (gradient.dims(), rows.dims());
     assert_eq!(tokens, input_ids.len(), "one row per token");
+    #[cfg(feature = "cube")]
+    if runs_on_cube(&gradient) {
+        return cube::backward(gradient, input_ids, rows);
+    }
     if !on_cpu(&gradient) {
-        let index = Tensor::<1, Int>::from_data(TensorData::from(input_ids), &gradient.device());
-        let rows = rows.cast(gradient.dtype());
-        return gradient.select_assign(0, index, rows, burn::tensor::IndexingUpdateOp::Add);
+        return reference(gradient, input_ids, rows);
     }
     let (mut gradient, rows) = (dense(gradient), dense(rows));
     let range = |id: &i32| {
@@ -54,4 +62,11 @@ pub fn embedding_backward(gradient: Tensor<2>, input_ids: &[i32], rows: Tensor<2
         }
     }
     Tensor::from_primitive::<Flex>(gradient)
+}
+
+/// The definition in Burn operations, for every device and as the oracle of the fused one.
+pub(crate) fn reference(gradient: Tensor<2>, input_ids: &[i32], rows: Tensor<2>) -> Tensor<2> {
+    let index = Tensor::<1, Int>::from_data(TensorData::from(input_ids), &gradient.device());
+    let rows = rows.cast(gradient.dtype());
+    gradient.select_assign(0, index, rows, IndexingUpdateOp::Add)
 }

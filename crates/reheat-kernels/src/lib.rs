@@ -1,8 +1,9 @@
 //! Fused differentiable operations for language models on Burn.
 //!
 //! Each operation has a plain definition in Burn operations, which runs on every device and is what the tests compare
-//! with, and a CPU kernel with a hand-written backward pass that computes again instead of storing.
-//! The choice is made per call, from the device and the type of the tensors: f32 on the CPU is fused.
+//! with, and kernels with hand-written backward passes that compute again instead of storing: one for the CPU, and for
+//! most one in CubeCL, for GPUs.
+//! The choice is made per call, from the device and the type of the tensors: f32 is fused. [`use_kernels`] turns it off.
 //! Activations, norms and losses are f32; weights are stored in f32, bf16 or int8 ([`Weight`]), and [`Compute`] says in
 //! which type the factors of matrix products meet.
 //!
@@ -24,6 +25,8 @@
     reason = "raw products, mapped files and the allocator's options live here, each with its reason"
 )]
 
+mod choice; // kernels or plain definitions
+mod kernel; // what a kernel gives, and its place in the graph
 mod weight; // how the weights of dense layers are stored
 mod linear;
 mod four_bit; // frozen weights in 4 bits
@@ -42,11 +45,14 @@ mod memory;
 mod doctor; // kernels against their definitions, on any device
 mod matrix; // products on slices
 mod vector; // row primitives, SIMD by run-time dispatch
+#[cfg(feature = "cube")]
+mod cube; // what kernels in CubeCL share
 #[cfg(test)]
 mod parity;
 
 pub use self::{
     attention::{AttentionLayout, Span, causal_attention},
+    choice::{Kernels, use_kernels},
     doctor::{KernelCheck, check_kernels},
     dropout::Dropout,
     embedding::embedding_backward,
@@ -67,15 +73,3 @@ pub use self::{
     swiglu::swiglu,
     weight::{Int8Weight, Weight, embedding},
 };
-
-use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Tensor};
-
-/// Whether the CPU kernels take this tensor; everything else goes through the plain definitions.
-fn runs_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && on_cpu(tensor)
-}
-
-fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
-    matches!(tensor.device().inner().as_dispatch(), DispatchDevice::Flex(_))
-}

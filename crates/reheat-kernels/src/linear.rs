@@ -12,12 +12,13 @@ use burn_flex::FlexTensor;
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::choice::runs_on_cpu;
 use crate::matrix::{
     Compute, Matrix, Plan, Threads, Write, dense, elements, numbers, product, product_of, rounded_product,
     rounded_tensor_of, rows_by_weight, tensor_of,
 };
 use crate::weight::int_tensor;
-use crate::{Int8Weight, Weight, runs_fused, vector};
+use crate::{Int8Weight, Weight, vector};
 
 /// `x · weightᵀ + bias`.
 ///
@@ -35,7 +36,7 @@ use crate::{Int8Weight, Weight, runs_fused, vector};
 /// If the inner sizes differ.
 pub fn linear(x: Tensor<2>, weight: impl Into<Weight>, bias: Option<Tensor<1>>, compute: Compute) -> Tensor<2> {
     let weight = weight.into();
-    if !runs_fused(&x) {
+    if !runs_on_cpu(&x) {
         return reference(x, weight, bias, compute);
     }
     match (weight, bias) {

@@ -4,11 +4,16 @@
 //! made (the idea of Wijmans et al. 2025, Cut Your Losses, arXiv:2411.09009, by chunks of tokens).
 
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
+use crate::choice::runs_on_cpu;
+#[cfg(feature = "cube")]
+use crate::choice::runs_on_cube;
 use crate::linear;
-use crate::{Compute, Weight, runs_fused};
+use crate::{Compute, Weight};
 
 /// Label of a position that is not scored.
 pub const IGNORE_INDEX: i32 = -100;
@@ -61,8 +66,12 @@ pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
 pub fn token_logprobs(hidden: Tensor<2>, head: impl Into<Weight>, labels: &[i32], compute: Compute) -> TokenLogprobs {
     let head = head.into();
     let scored = Scored::new(&hidden, &head, labels);
-    if runs_fused(&hidden) {
+    if runs_on_cpu(&hidden) {
         return cpu::forward(hidden, head, &scored, compute);
+    }
+    #[cfg(feature = "cube")]
+    if runs_on_cube(&hidden) {
+        return cube::forward(hidden, head, &scored, compute);
     }
     let parts = scored.chunks().map(|chunk| reference_chunk(&scored, chunk, &hidden, &head, compute).stats).collect();
     scored.scatter_stats(parts, &hidden)
@@ -92,8 +101,12 @@ pub fn token_logprobs_vjp(
 ) -> (TokenLogprobs, LogprobGradients) {
     let head = head.into();
     let scored = Scored::new(&hidden, &head, labels).smoothed(label_smoothing);
-    if runs_fused(&hidden) {
+    if runs_on_cpu(&hidden) {
         return cpu::vjp(hidden, head, &scored, head_gradient, objective, compute);
+    }
+    #[cfg(feature = "cube")]
+    if runs_on_cube(&hidden) {
+        return cube::vjp(hidden, head, &scored, head_gradient, objective, compute);
     }
     reference_vjp(hidden, head, &scored, head_gradient, objective, compute)
 }

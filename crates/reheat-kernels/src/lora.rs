@@ -10,8 +10,9 @@ use burn_autodiff::{
 };
 use burn_flex::FlexTensor;
 
+use crate::choice::runs_on_cpu;
 use crate::matrix::{Compute, Matrix, Plan, Threads, Write, into_dense, numbers, product, product_of, tensor_of};
-use crate::{Dropout, runs_fused, vector};
+use crate::{Dropout, vector};
 
 /// How the factors of a low-rank update meet the layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,8 +42,12 @@ pub fn lora(y: Tensor<2>, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, update: Lora
     let ([tokens, output], [rank, input]) = (y.dims(), a.dims());
     assert_eq!(x.dims(), [tokens, input], "lora: x does not fit y and a");
     assert_eq!(b.dims(), [output, rank], "lora: b does not fit y and a");
-    if !runs_fused(&x) {
-        return reference(y, x, a, b, update);
+    if !runs_on_cpu(&x) {
+        let x = match update.dropout {
+            Some(dropout) => dropout.forward(x),
+            None => x,
+        };
+        return reference(y, x, a, b, LoraUpdate { dropout: None, ..update });
     }
     let (y, x, a, b) = (y.into_dispatch(), x.into_dispatch(), a.into_dispatch(), b.into_dispatch());
     Tensor::from_dispatch(Dispatch::lora(y, x, a, b, update))
@@ -51,7 +56,7 @@ pub fn lora(y: Tensor<2>, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, update: Lora
 /// The definition in Burn operations, for every device and as the oracle of the fused one.
 pub(crate) fn reference(y: Tensor<2>, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, update: LoraUpdate) -> Tensor<2> {
     let x = match update.dropout {
-        Some(dropout) => dropout.forward(x),
+        Some(dropout) => dropout.reference(x),
         None => x,
     };
     y + x.matmul(a.transpose()).matmul(b.transpose()) * update.scale

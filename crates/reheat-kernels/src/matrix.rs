@@ -365,9 +365,9 @@ pub(crate) fn elements(tensor: &FlexTensor) -> Elements<'_> {
 /// The CPU tensor behind a plain one, dense and with nothing else in its storage; a copy only where it was not so.
 ///
 /// # Panics
-/// If the tensor is not a plain one on the CPU, which [`runs_fused`](crate::runs_fused) tells.
+/// If the tensor is not a plain one on the CPU, which [`runs_on_cpu`](crate::choice::runs_on_cpu) tells.
 pub(crate) fn dense<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    into_dense(tensor.try_into_primitive::<Flex>().expect("`runs_fused` checked that the tensor is on the CPU"))
+    into_dense(tensor.try_into_primitive::<Flex>().expect("`runs_on_cpu` checked that the tensor is on the CPU"))
 }
 
 /// The tensor, dense and with nothing else in its storage; a copy only where it was not so.

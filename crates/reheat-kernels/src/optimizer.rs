@@ -1,13 +1,19 @@
 //! Optimizer arithmetic: one pass over parameter, gradient and moments, in place where nothing else holds them.
 
+#[cfg(feature = "cube")]
+mod cube;
+
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};
 use half::bf16;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+#[cfg(feature = "cube")]
+use crate::choice::runs_on_cube;
+use crate::choice::{on_cpu, runs_on_cpu};
 use crate::matrix::{Element, Elements, dense, elements, tensor_of};
-use crate::{on_cpu, runs_fused, vector};
+use crate::vector;
 
 /// Elements that one task handles. Sums are taken per task and then in order, whatever the number of threads.
 const CHUNK: usize = 64 * 1024;
@@ -94,7 +100,11 @@ impl AdamWStep {
 pub fn adamw<const D: usize>(parameter: AdamWParameter<D>, gradient: Tensor<D>, step: &AdamWStep) -> AdamWParameter<D> {
     assert_eq!(parameter.value.dims(), gradient.dims(), "adamw: parameter and gradient differ in shape");
     assert_eq!(parameter.first_moment.dtype(), parameter.second_moment.dtype(), "adamw: types of the moments");
-    if !runs_fused(&parameter.value) {
+    #[cfg(feature = "cube")]
+    if [&parameter.value, &parameter.first_moment].into_iter().all(runs_on_cube) {
+        return cube::adamw(parameter, gradient, step.factors());
+    }
+    if !runs_on_cpu(&parameter.value) {
         return reference(parameter, gradient, step);
     }
     let mut value = dense(parameter.value);

@@ -1,5 +1,8 @@
 //! Every kernel against its plain definition: values and gradients, over odd sizes, single rows and prefixes.
 
+#[cfg(feature = "wgpu")]
+mod cube;
+
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use proptest::prelude::*;
 
@@ -30,23 +33,36 @@ fn assert_within<const D: usize>(tolerance: f32, what: &str, ours: Tensor<D>, or
     assert!(difference <= tolerance * scale, "{what}: off by {difference} at scale {scale}");
 }
 
-/// Compares a kernel with its definition: output and the gradient of a random projection of it in every input.
+/// As [`compare_on`], with the kernel for the CPU.
 fn compare<const N: usize>(
     inputs: [Tensor<2>; N],
     kernel: impl Fn([Tensor<2>; N]) -> Tensor<2>,
     oracle: impl Fn([Tensor<2>; N]) -> Tensor<2>,
 ) {
+    compare_on(&device(), inputs, kernel, oracle);
+}
+
+/// Compares a kernel on `place` with its definition on the CPU: output and the gradient of a random projection of it in
+/// every input.
+fn compare_on<const N: usize>(
+    place: &Device,
+    inputs: [Tensor<2>; N],
+    kernel: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+    oracle: impl Fn([Tensor<2>; N]) -> Tensor<2>,
+) {
     let output = oracle(inputs.clone());
-    assert_close("output without gradients", kernel(inputs.clone()), output.clone());
+    let there = inputs.clone().map(|x| x.to_device(place));
+    assert_close("output without gradients", kernel(there).to_device(&device()), output.clone());
     let projection = random(output.dims());
-    let gradients = |f: &dyn Fn([Tensor<2>; N]) -> Tensor<2>| {
-        let leaves = inputs.clone().map(|x| x.autodiff().require_grad());
+    let gradients = |f: &dyn Fn([Tensor<2>; N]) -> Tensor<2>, place: &Device| {
+        let leaves = inputs.clone().map(|x| x.to_device(place).autodiff().require_grad());
         let y = f(leaves.clone());
-        let gradients = (y.clone() * projection.clone()).sum().backward();
-        (y.inner(), leaves.map(|leaf| leaf.grad(&gradients).expect("every input has a gradient")))
+        let gradients = (y.clone() * projection.clone().to_device(place)).sum().backward();
+        let gradient = |leaf: Tensor<2>| leaf.grad(&gradients).expect("every input has a gradient");
+        (y.inner().to_device(&device()), leaves.map(|leaf| gradient(leaf).to_device(&device())))
     };
-    let (ours, our_gradients) = gradients(&kernel);
-    let (theirs, their_gradients) = gradients(&oracle);
+    let (ours, our_gradients) = gradients(&kernel, place);
+    let (theirs, their_gradients) = gradients(&oracle, &device());
     assert_close("output", ours, theirs);
     for (index, (ours, theirs)) in our_gradients.into_iter().zip(their_gradients).enumerate() {
         assert_close(&format!("gradient of input {index}"), ours, theirs);

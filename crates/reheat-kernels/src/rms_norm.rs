@@ -1,18 +1,18 @@
 //! Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4).
 
+#[cfg(feature = "cube")]
+mod cube;
+
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
-use burn_autodiff::{
-    Autodiff,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
+use burn_autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use crate::choice::runs_fused;
+use crate::kernel::{Kernel, tracked};
 use crate::matrix::{numbers, tensor_of};
-use crate::{runs_fused, vector};
+use crate::vector;
 
 /// Rows that one task handles. The gradient of the weight is summed per task and then in task order,
 /// so the result does not depend on the number of threads.
@@ -43,14 +43,46 @@ pub(crate) fn reference(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor
     normalised.cast(dtype) * weight.unsqueeze::<2>()
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait RmsNormOps: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 }
 
-impl RmsNormOps for Flex {
-    fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
-        forward(&x.to_contiguous(), &weight.to_contiguous(), epsilon)
+/// What [`Kernel`]s of the operation are for.
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    epsilon: f32,
+}
+
+impl<B: Backend> RmsNormOps for B
+where
+    RmsNorm: Kernel<B, 2>,
+{
+    fn rms_norm(x: FloatTensor<B>, weight: FloatTensor<B>, epsilon: f32) -> FloatTensor<B> {
+        RmsNorm { epsilon }.forward([x, weight]).0
+    }
+}
+
+impl<B: Backend, C: CheckpointStrategy> RmsNormOps for Autodiff<B, C>
+where
+    RmsNorm: Kernel<B, 2>,
+{
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        tracked::<B, _, C, 2>(RmsNorm { epsilon }, [x, weight])
+    }
+}
+
+impl Kernel<Flex, 2> for RmsNorm {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
+        let saved @ [x, weight] = &inputs.map(|input| input.to_contiguous());
+        (forward(x, weight, self.epsilon), saved.clone())
+    }
+
+    fn backward(&self, [x, weight]: Self::Saved, grad: FlexTensor) -> [Option<FlexTensor>; 2] {
+        let (dx, dw) = backward(&x, &weight, &grad.to_contiguous(), self.epsilon);
+        [Some(dx), Some(dw)]
     }
 }
 
@@ -100,36 +132,4 @@ fn backward(x: &FlexTensor, weight: &FlexTensor, grad: &FlexTensor, epsilon: f32
         vector::add_scaled(&mut dw, part, 1.0);
     }
     (tensor_of(dx, shape), tensor_of(dw, [width]))
-}
-
-#[derive(Debug)]
-struct RmsNormBackward;
-
-impl Backward<Flex, 2> for RmsNormBackward {
-    type State = (FlexTensor, FlexTensor, f32);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (x, weight, epsilon) = ops.state;
-        let (dx, dw) = backward(&x, &weight, &grad, epsilon);
-        let [x_node, weight_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, dx);
-        }
-        if let Some(node) = weight_node {
-            grads.register::<Flex>(node.id, dw);
-        }
-    }
-}
-
-impl<C: CheckpointStrategy> RmsNormOps for Autodiff<Flex, C> {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
-        let nodes = [x.node(), weight.node()];
-        let (x, weight) = (x.into_primitive().to_contiguous(), weight.into_primitive().to_contiguous());
-        let out = forward(&x, &weight, epsilon);
-        match RmsNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight, epsilon), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
 }

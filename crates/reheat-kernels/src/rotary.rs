@@ -1,18 +1,18 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split form of Hugging Face's Qwen2.
 
+#[cfg(feature = "cube")]
+mod cube;
+
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_autodiff::{
-    Autodiff,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
+use burn_autodiff::{Autodiff, checkpoint::strategy::CheckpointStrategy};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use crate::choice::runs_fused;
+use crate::kernel::{Kernel, tracked};
 use crate::matrix::{numbers, tensor_of};
-use crate::{runs_fused, vector};
+use crate::vector;
 
 /// Tokens that one task handles.
 const TOKENS: usize = 32;
@@ -74,14 +74,30 @@ pub(crate) fn reference(x: Tensor<2>, table: &RotaryTable) -> Tensor<2> {
     Tensor::cat(vec![first, second], 2).reshape([tokens, width])
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait RotaryOps: Backend {
     fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl RotaryOps for Flex {
-    fn rotary(x: FlexTensor, cos: FlexTensor, sin: FlexTensor) -> FlexTensor {
-        rotate(&x.to_contiguous(), &cos.to_contiguous(), &sin.to_contiguous(), Direction::Forward)
+/// What [`Kernel`]s of the operation are for. The table is constant.
+#[derive(Debug)]
+pub(crate) struct Rotary;
+
+impl<B: Backend> RotaryOps for B
+where
+    Rotary: Kernel<B, 3>,
+{
+    fn rotary(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>) -> FloatTensor<B> {
+        Rotary.forward([x, cos, sin]).0
+    }
+}
+
+impl<B: Backend, C: CheckpointStrategy> RotaryOps for Autodiff<B, C>
+where
+    Rotary: Kernel<B, 3>,
+{
+    fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<B, _, C, 3>(Rotary, [x, cos, sin])
     }
 }
 
@@ -92,16 +108,36 @@ enum Direction {
     Back,
 }
 
+impl Direction {
+    /// Factor on the sines.
+    fn sign(self) -> f32 {
+        match self {
+            Self::Forward => 1.0,
+            Self::Back => -1.0,
+        }
+    }
+}
+
+impl Kernel<Flex, 3> for Rotary {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, Self::Saved) {
+        let [x, cos, sin] = inputs.map(|input| input.to_contiguous());
+        (rotate(&x, &cos, &sin, Direction::Forward), [cos, sin])
+    }
+
+    fn backward(&self, [cos, sin]: Self::Saved, grad: FlexTensor) -> [Option<FlexTensor>; 3] {
+        [Some(rotate(&grad.to_contiguous(), &cos, &sin, Direction::Back)), None, None]
+    }
+}
+
 fn rotate(x: &FlexTensor, cos: &FlexTensor, sin: &FlexTensor, direction: Direction) -> FlexTensor {
     let shape = x.layout().shape().clone();
     let (tokens, width) = (shape[0], shape[1]);
     let half = cos.layout().shape()[1];
     assert_eq!(cos.layout().shape()[0], tokens, "rotary: the table was made for another number of tokens");
     assert_eq!(width % (2 * half), 0, "rotary: the width is not a multiple of the head size");
-    let sign = match direction {
-        Direction::Forward => 1.0,
-        Direction::Back => -1.0,
-    };
+    let sign = direction.sign();
     let mut out = vec![0.0; tokens * width];
     out.par_chunks_mut(TOKENS * width)
         .zip(numbers(x).par_chunks(TOKENS * width))
@@ -116,32 +152,4 @@ fn rotate(x: &FlexTensor, cos: &FlexTensor, sin: &FlexTensor, direction: Directi
             }
         });
     tensor_of(out, shape)
-}
-
-#[derive(Debug)]
-struct RotaryBackward;
-
-impl Backward<Flex, 1> for RotaryBackward {
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (cos, sin) = ops.state;
-        let [x_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, rotate(&grad, &cos, &sin, Direction::Back));
-        }
-    }
-}
-
-impl<C: CheckpointStrategy> RotaryOps for Autodiff<Flex, C> {
-    fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
-        let node = x.node();
-        let (cos, sin) = (cos.into_primitive().to_contiguous(), sin.into_primitive().to_contiguous());
-        let out = rotate(&x.into_primitive().to_contiguous(), &cos, &sin, Direction::Forward);
-        match RotaryBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((cos, sin), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 
+use crate::choice::runs_on_cpu;
 use crate::matrix::{dense, numbers};
-use crate::runs_fused;
 
 /// Puts `rows` into the rows of `store` that `places` name, in order.
 ///
@@ -25,7 +25,7 @@ pub fn write_rows(store: Tensor<2>, places: &[Range<usize>], rows: Tensor<2>) ->
     assert_eq!(places.iter().map(Range::len).sum::<usize>(), count, "write_rows: one place for each row");
     assert!(places.iter().all(|place| place.end <= capacity), "write_rows: a place leaves the store");
     let mut start = 0;
-    if !runs_fused(&store) || !runs_fused(&rows) {
+    if !runs_on_cpu(&store) || !runs_on_cpu(&rows) {
         return places.iter().fold(store, |store, place| {
             let part = rows.clone().narrow(0, start, place.len());
             start += place.len();
@@ -51,7 +51,7 @@ pub fn write_rows(store: Tensor<2>, places: &[Range<usize>], rows: Tensor<2>) ->
 pub fn copy_rows(store: Tensor<2>, from: Range<usize>, to: usize) -> Tensor<2> {
     let [capacity, width] = store.dims();
     assert!(from.end <= capacity && to + from.len() <= capacity, "copy_rows: a range leaves the store");
-    if !runs_fused(&store) {
+    if !runs_on_cpu(&store) {
         let part = store.clone().slice([from.clone(), 0..width]);
         return store.slice_assign([to..to + from.len(), 0..width], part);
     }

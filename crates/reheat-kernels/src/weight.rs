@@ -5,8 +5,8 @@ use burn::tensor::{Bytes, DType, Device, Int, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
+use crate::choice::on_cpu;
 use crate::matrix::{Elements, dense, elements, numbers, tensor_of};
-use crate::on_cpu;
 
 /// The matrix of a dense layer, an embedding or a head.
 #[derive(Debug, Clone)]

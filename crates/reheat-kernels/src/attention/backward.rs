@@ -27,8 +27,7 @@ struct Inputs<'a> {
     layout: &'a AttentionLayout,
 }
 
-pub(super) fn backward(saved: &Saved, grad: &FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
-    let layout = &saved.layout;
+pub(super) fn backward(saved: &Saved, grad: &FlexTensor, layout: &AttentionLayout) -> [FlexTensor; 3] {
     let (width, key_width) = (layout.query_width(), layout.key_width());
     let (num_queries, num_keys) = (saved.q.layout().shape()[0], saved.k.layout().shape()[0]);
     let (output, grad) = (numbers(&saved.output), numbers(grad));
@@ -79,7 +78,8 @@ pub(super) fn backward(saved: &Saved, grad: &FlexTensor) -> (FlexTensor, FlexTen
         key_block(&inputs, span, first, dk, dv, scratch);
     });
 
-    (tensor_of(dq, [num_queries, width]), tensor_of(dk, [num_keys, key_width]), tensor_of(dv, [num_keys, key_width]))
+    let keys = [num_keys, key_width];
+    [tensor_of(dq, [num_queries, width]), tensor_of(dk, keys), tensor_of(dv, keys)]
 }
 
 #[derive(Default)]

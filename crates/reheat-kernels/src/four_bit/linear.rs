@@ -13,8 +13,8 @@ use burn_autodiff::{
 use burn_flex::FlexTensor;
 
 use super::FourBitWeight;
+use crate::choice::runs_on_cpu;
 use crate::matrix::{Compute, Matrix, Plan, Threads, Write, numbers, product, tensor_of};
-use crate::runs_fused;
 
 /// Numbers of a weight that exist in f32 at a time.
 const WIDENED: usize = 1 << 20;
@@ -30,7 +30,7 @@ const WIDENED: usize = 1 << 20;
 /// # Panics
 /// If the inner sizes differ.
 pub fn linear_four_bit(x: Tensor<2>, weight: &FourBitWeight, bias: Option<Tensor<1>>, compute: Compute) -> Tensor<2> {
-    let y = if runs_fused(&x) {
+    let y = if runs_on_cpu(&x) {
         Tensor::from_dispatch(Dispatch::linear_four_bit(x.into_dispatch(), weight.clone(), compute))
     } else {
         reference(x, weight)

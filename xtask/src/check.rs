@@ -25,6 +25,8 @@ enum Step {
     Doc,
     /// The binary with devices that need other hardware type-checks
     Devices,
+    /// The kernels for GPUs compute what their definitions do, on a graphics adapter if there is one
+    Gpu,
     /// All tests pass
     Test,
 }
@@ -45,7 +47,8 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
 impl Step {
     /// The cargo command of this step.
     ///
-    /// All of them use the release profile: it is the only one that anything here is built in.
+    /// All use the release profile but for the kernels for GPUs, whose tests spend their time in what the driver
+    /// compiles.
     fn command(self) -> Command {
         let mut cargo = workspace::cargo();
         match self {
@@ -60,6 +63,10 @@ impl Step {
             Step::Devices => {
                 cargo.env("DOCS_RS", "1");
                 cargo.args(["check", "--release", "--package", "reheat-cli", "--features", "cuda,wgpu"])
+            }
+            Step::Gpu => {
+                cargo.args(["test", "--profile", "unoptimised", "--package", "reheat-kernels", "--features", "wgpu"]);
+                cargo.args(["--lib", "--", "parity::cube"])
             }
             Step::Test => cargo.args(["test", "--release", "--workspace"]),
         };

@@ -8,6 +8,7 @@ mod commands; // one file per command
 mod settings; // flags over YAML over defaults, with the origin of every value
 mod fault; // exit codes and what a person reads when something fails
 mod device;
+mod kernels;
 mod demo; // the bundled model and dataset
 mod hub; // names of repositories to folders
 mod interrupt; // Ctrl-C

@@ -139,6 +139,7 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     let (dtype, reason) = device.training_dtype();
     let dtype_reason = resolved.decide("dtype", dtype).then_some(reason);
     let settings = SharedSettings::extract(&resolved)?;
+    settings.run.kernels.apply();
     let command = C::extract(&resolved)?;
     for note in resolved.notes.iter().chain(&settings.peft.notes(&resolved)) {
         eprintln!("note: {note}");

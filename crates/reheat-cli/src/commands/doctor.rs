@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 
+use burn::tensor::DType;
 use reheat_kernels::{KernelCheck, bf16_instructions, check_kernels};
 use serde_json::json;
 
 use crate::{
     device::DeviceChoice,
     fault::Fault,
+    kernels::KernelChoice,
     output::{self, Format},
 };
 
@@ -16,19 +18,30 @@ use crate::{
 #[command(after_help = "\
 Examples:
   reheat doctor
-  reheat doctor --device cpu --json")]
+  reheat doctor --device cpu --json
+  reheat doctor --device wgpu:0 --kernels reference")]
 pub(crate) struct DoctorArgs {
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+
+    /// Fused kernels, or the plain definitions: with these the device itself is compared with the CPU.
+    #[arg(long, value_enum, default_value_t)]
+    kernels: KernelChoice,
 
     #[command(flatten)]
     format: Format,
 }
 
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    args.kernels.apply();
     let device = args.device.resolve()?;
     eprintln!("device {}: {}", device.name, device.reason);
+    for (dtype, name) in [(DType::BF16, "bfloat16"), (DType::I8, "int8")] {
+        if !device.device.supports_dtype(dtype) {
+            eprintln!("note: `{}` has no {name}: what needs it is left out", device.name);
+        }
+    }
     let checks = check_kernels(&device.device);
     let bf16 = bf16_instructions();
     if args.format.json {

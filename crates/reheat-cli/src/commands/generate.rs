@@ -21,6 +21,7 @@ use crate::{
     device::DeviceChoice,
     fault::Fault,
     interrupt::Interrupt,
+    kernels::KernelChoice,
     output::{self, Format},
     text::TextStream,
 };
@@ -86,6 +87,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
 
+    /// Fused kernels, or the plain definitions that they are compared with.
+    #[arg(long, value_enum, default_value_t)]
+    kernels: KernelChoice,
+
     #[command(flatten)]
     format: Format,
 }
@@ -128,6 +133,7 @@ struct Told<'a> {
 }
 
 pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
+    args.kernels.apply();
     let prompts = read_prompts(&args)?;
     let interrupt = Interrupt::install()?;
     let speaker = Speaker::open(&args, &args.model)?;

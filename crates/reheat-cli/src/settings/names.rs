@@ -94,7 +94,7 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "padding_free" | "pad_to_multiple_of" | "pad_token" => Ignored("batches are never padded"),
         "trust_remote_code" => Ignored("code from a model folder is never run"),
         "use_liger_kernel" | "use_liger" | "attn_implementation" | "use_kernels" | "torch_compile" => {
-            Ignored("the fused kernels are always on")
+            Ignored("the fused kernels are on unless --kernels reference turns them off")
         }
         "torch_compile_backend" | "torch_compile_mode" | "liger_kernel_config" | "torch_empty_cache_steps" => {
             Ignored("there is no PyTorch underneath")

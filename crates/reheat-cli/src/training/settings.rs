@@ -17,6 +17,7 @@ use crate::{
     commands::{ModelArg, ModelSource, choose_eos},
     device::{ChosenDevice, DeviceChoice},
     fault::Fault,
+    kernels::KernelChoice,
     settings::{DatasetSettings, Resolved, Table},
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct RunSettings {
     eos_token: Option<String>,
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     pub(crate) device: DeviceChoice,
+    /// Fused kernels, or the plain definitions that they are compared with.
+    pub(crate) kernels: KernelChoice,
 }
 
 impl SharedSettings {

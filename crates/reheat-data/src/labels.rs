@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn whole_documents_are_one_run() {
         assert_eq!(Labels::of(&[1, 2, 3], vec![1, 2, 3]), Labels::all(3));
-        assert_eq!(Labels::all(3), Labels::Runs(vec![0..3]));
+        assert_eq!(Labels::all(3), Labels::Runs(std::iter::once(0..3).collect()));
         assert_eq!(Labels::all(0), Labels::default());
     }
 }

@@ -160,7 +160,7 @@ fn logprobs_check(device: &Device, compute: Compute) -> KernelCheck {
     let (hidden, head) = (numbers(1, [TOKENS, WIDTH]), numbers(2, [OUTPUT, WIDTH]));
     let labels: Vec<i32> =
         (0..TOKENS).map(|token| if token % 7 == 0 { IGNORE_INDEX } else { (token * 31 % OUTPUT) as i32 }).collect();
-    let objective = |_: &[usize], logprobs: Tensor<1>| logprobs.ones_like();
+    let objective = |_: &[usize], logprobs: Tensor<1>| logprobs.ones_like().into();
     let side = |device: &Device, fused: bool| {
         let (hidden, head) = (tensor(&hidden, device), tensor(&head, device));
         let start = Some(head.zeros_like());

@@ -60,8 +60,8 @@ pub use self::{
     linear::linear,
     logits::{LogitStats, kth_largest_bound, softmax_weights},
     logprobs::{
-        IGNORE_INDEX, LOGITS_BYTES, LogprobGradients, ObjectiveGradient, TokenLogprobs, token_logprobs,
-        token_logprobs_vjp,
+        IGNORE_INDEX, LOGITS_BYTES, LogprobGradients, ObjectiveGradient, TokenDerivatives, TokenLogprobs,
+        token_logprobs, token_logprobs_vjp,
     },
     lora::{LoraUpdate, lora},
     matrix::{Compute, bf16_instructions},

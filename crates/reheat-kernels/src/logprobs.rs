@@ -49,10 +49,25 @@ pub struct LogprobGradients {
     pub head: Option<Tensor<2>>,
 }
 
-/// Derivative of the objective with respect to the log-probabilities of one chunk.
+/// Derivatives of an objective with respect to what the head says about some tokens.
+#[derive(Debug, Clone)]
+pub struct TokenDerivatives {
+    /// With respect to each log-probability, `[tokens]`.
+    pub logprobs: Tensor<1>,
+    /// With respect to each entropy, `[tokens]`; `None` where the objective does not know of it.
+    pub entropy: Option<Tensor<1>>,
+}
+
+impl From<Tensor<1>> for TokenDerivatives {
+    fn from(logprobs: Tensor<1>) -> Self {
+        Self { logprobs, entropy: None }
+    }
+}
+
+/// Derivatives of the objective with respect to the log-probabilities of one chunk, and to its entropies.
 ///
 /// Gets the positions of the chunk's tokens and their log-probabilities `[chunk]`, gives `[chunk]`.
-pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> Tensor<1>;
+pub type ObjectiveGradient<'a> = &'a dyn Fn(&[usize], Tensor<1>) -> TokenDerivatives;
 
 /// Log-probability of each label, and what else a row of logits tells.
 ///
@@ -126,10 +141,16 @@ pub(crate) fn reference_vjp(
     for chunk in scored.chunks() {
         let ReferenceChunk { rows, index, log_softmax, one_hot, stats } =
             reference_chunk(scored, chunk, &hidden, &head, compute);
-        let weights = objective(chunk, stats.logprobs.clone()).unsqueeze_dim::<2>(1); // [chunk, 1]
+        let TokenDerivatives { logprobs, entropy } = objective(chunk, stats.logprobs.clone());
+        let probs = log_softmax.clone().exp(); // [chunk, vocab]
         // d log p(label) / d logits = one_hot - softmax, and of the mean of log p: 1 / vocab - softmax.
         let targets = one_hot * (1.0 - scored.smoothing) + scored.smoothing / head.dims()[0] as f64;
-        let d_logits = (targets - log_softmax.exp()) * weights; // [chunk, vocab]
+        let mut d_logits = (targets - probs.clone()) * logprobs.unsqueeze_dim::<2>(1); // [chunk, vocab]
+        if let Some(weights) = entropy {
+            // dH / d logits = -p·(log p + H)
+            let surprise = log_softmax + stats.entropy.clone().unsqueeze_dim::<2>(1);
+            d_logits = d_logits - probs * surprise * weights.unsqueeze_dim::<2>(1);
+        }
         let rounded = |factor: Tensor<2>| linear::rounded(factor, compute);
         d_head = d_head.map(|sum| {
             let dtype = sum.dtype();

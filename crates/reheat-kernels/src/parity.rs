@@ -198,12 +198,15 @@ proptest! {
         width in 1usize..30,
         smoothing in prop_oneof![Just(0.0), 0.0..0.9],
         bf16: bool,
+        with_entropy: bool,
     ) {
         let (hidden, head) = (random([labels.len(), width]), random([37, width]));
         let compute = if bf16 { Compute::Bf16 } else { Compute::F32 };
         let objective = |positions: &[usize], logprobs: Tensor<1>| {
             let weights: Vec<f32> = positions.iter().map(|position| *position as f32 + 0.5).collect();
-            logprobs.exp() * Tensor::from_data(weights.as_slice(), &device())
+            let weights = Tensor::from_data(weights.as_slice(), &device());
+            let entropy = with_entropy.then(|| weights.clone() * -0.3);
+            TokenDerivatives { logprobs: logprobs.exp() * weights, entropy }
         };
         let start = random([37, width]);
         let (stats, gradients) =
@@ -241,6 +244,26 @@ proptest! {
         assert_close("first moment", ours.first_moment, oracle.first_moment);
         assert_close("second moment", ours.second_moment, oracle.second_moment);
     }
+}
+
+/// The oracle's derivative of the entropy, by autodiff of the definition `-Σ p·log p`.
+#[test]
+fn the_derivative_of_the_entropy_is_that_of_its_definition() {
+    let (hidden, head) = (random([5, 8]), random([11, 8]));
+    let labels = [3, 0, 10, 7, 1];
+    let weights = Tensor::<1>::from_data([0.5f32, -1.0, 2.0, 0.1, 1.5], &device());
+    let objective = |_: &[usize], logprobs: Tensor<1>| TokenDerivatives {
+        logprobs: logprobs.zeros_like(),
+        entropy: Some(weights.clone()),
+    };
+    let (_, ours) = token_logprobs_vjp(hidden.clone(), head.clone(), &labels, None, &objective, 0.0, Compute::F32);
+
+    let tracked = hidden.autodiff().require_grad();
+    let log_p = burn::tensor::activation::log_softmax(tracked.clone().matmul(head.transpose()), 1); // [tokens, vocab]
+    let entropy = -(log_p.clone().exp() * log_p).sum_dim(1).squeeze_dim::<1>(1);
+    let gradients = (entropy * weights).sum().backward();
+    let theirs = tracked.grad(&gradients).expect("it was marked as requiring a gradient");
+    assert_close("gradient of the hidden states", ours.hidden, theirs);
 }
 
 /// Softmax and its backward pass compute what is rounded next, so that both sides may round it apart.

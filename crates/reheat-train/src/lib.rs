@@ -69,7 +69,10 @@ pub use self::{
     integrity::hash_of,
     kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
     logger::{JsonLines, Logger},
-    method::{BatchGradient, Measures, Method, MethodState, Objective, ScoreGradient, StepContext, TokenGradient},
+    method::{
+        BatchGradient, EntropyGradient, Measures, Method, MethodState, Objective, ScoreGradient, StepContext,
+        TokenGradient,
+    },
     metrics::{EvalRow, LogEntry, LogRow, TrainSummary},
     model_card::ModelCard,
     noise::EmbeddingNoise,

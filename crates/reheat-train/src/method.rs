@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use reheat_data::Batch;
-use reheat_kernels::TokenLogprobs;
+use reheat_kernels::{TokenDerivatives, TokenLogprobs};
 use reheat_model::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -45,6 +45,11 @@ pub trait Method {
     /// # Errors
     /// Whatever keeps the step from being taken.
     fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<Self::Batch>, TrainError>;
+
+    /// What logits are divided by before they become log-probabilities: that at which completions were drawn.
+    fn temperature(&self) -> f64 {
+        1.0
+    }
 
     /// The sequences of a micro-batch, with the labels whose log-probabilities the objective is about.
     fn sequences<'a>(&self, batch: &'a Self::Batch) -> &'a Batch;
@@ -130,6 +135,9 @@ pub type TokenGradient<'a> = dyn Fn(&[usize], Tensor<1>) -> Tensor<1> + 'a;
 /// log-probability, `[tokens]`. What it gives where there is no label is not used.
 pub type BatchGradient<'a> = dyn Fn(&TokenLogprobs) -> Tensor<1> + 'a;
 
+/// As [`BatchGradient`], for a loss that depends on the entropies too.
+pub type EntropyGradient<'a> = dyn Fn(&TokenLogprobs) -> TokenDerivatives + 'a;
+
 /// Gets the scores of a micro-batch, zero where there is no label; gives the derivative of the loss with respect to each.
 /// What it gives where there is no label is not used.
 pub type ScoreGradient<'a> = dyn Fn(&Tensor<1>) -> Tensor<1> + 'a;
@@ -150,6 +158,8 @@ pub enum Objective<'a> {
     /// The derivatives depend on the whole micro-batch, as where sums over sequences are compared. Costs one more
     /// product with the head.
     Whole(Box<BatchGradient<'a>>),
+    /// As [`Self::Whole`], where the loss depends on the entropies of the tokens too.
+    WithEntropy(Box<EntropyGradient<'a>>),
     /// For a reward model: the derivative of the loss with respect to the score at each labelled position, `[tokens]`,
     /// given the scores there, `[tokens]`. They are the `mean_logit` of what is measured.
     Scores(Box<ScoreGradient<'a>>),

@@ -9,8 +9,8 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 use reheat_data::{Batch, IGNORE_INDEX};
 use reheat_kernels::{
-    AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenLogprobs, embedding_backward, token_logprobs,
-    token_logprobs_vjp,
+    AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenDerivatives, TokenLogprobs, embedding_backward,
+    token_logprobs, token_logprobs_vjp,
 };
 use reheat_model::{Block, Qwen2, for_each_parameter};
 
@@ -31,6 +31,7 @@ pub struct ModelPass<'a> {
     model: &'a Qwen2,
     checkpointing: Checkpointing,
     noise: Option<EmbeddingNoise>,
+    temperature: f64,
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -40,12 +41,23 @@ const SCORE: &str = "score.weight";
 impl<'a> ModelPass<'a> {
     /// A pass through `model`, whose parameters are plain (not under autodiff).
     pub fn new(model: &'a Qwen2, checkpointing: Checkpointing) -> Self {
-        Self { model, checkpointing, noise: None }
+        Self { model, checkpointing, noise: None, temperature: 1.0 }
     }
 
     /// Adds noise to the embeddings of [`forward_backward`](Self::forward_backward).
     pub fn with_noise(self, noise: Option<EmbeddingNoise>) -> Self {
         Self { noise, ..self }
+    }
+
+    /// The same pass with logits divided by `temperature`, which is above 0.
+    pub fn at_temperature(self, temperature: f64) -> Self {
+        Self { temperature, ..self }
+    }
+
+    /// Hidden states whose product with the head are the logits at the pass's temperature: the head is linear, so that
+    /// either can be divided.
+    fn tempered(&self, hidden: Tensor<2>) -> Tensor<2> {
+        if self.temperature == 1.0 { hidden } else { hidden / self.temperature }
     }
 
     /// Log-probabilities of the labels, without gradients.
@@ -55,7 +67,7 @@ impl<'a> ModelPass<'a> {
     /// # Panics
     /// If an id or label is outside the vocabulary.
     pub fn forward(&self, batch: &Batch) -> TokenLogprobs {
-        let hidden = self.model.hidden_states(&batch.input_ids, &batch.seq_lens);
+        let hidden = self.tempered(self.model.hidden_states(&batch.input_ids, &batch.seq_lens));
         if self.model.score.is_some() {
             return scores(&hidden, &self.model.head(), &batch.labels);
         }
@@ -137,7 +149,7 @@ impl<'a> ModelPass<'a> {
         };
         let norm = self.model.norm.clone().train();
         let x = x.autodiff().require_grad();
-        let hidden = norm.forward(x.clone());
+        let hidden = self.tempered(norm.forward(x.clone()));
         let head = self.model.head();
         // One row costs nothing in f32.
         let head_compute = if head_name == SCORE { Compute::F32 } else { self.model.compute() };
@@ -164,24 +176,33 @@ fn objective_vjp(
     compute: Compute,
 ) -> (TokenLogprobs, LogprobGradients) {
     let labels = &batch.labels;
-    match objective {
-        Objective::PerToken(gradient) => {
-            token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, 0.0, compute)
-        }
+    let all = || token_logprobs(hidden.clone(), head.clone(), labels, compute);
+    let mut smoothing = 0.0;
+    let of_chunk: Box<ChunkDerivatives> = match objective {
+        Objective::PerToken(gradient) => Box::new(|positions, logprobs| gradient(positions, logprobs).into()),
         Objective::Smoothed { label_smoothing, gradient } => {
-            token_logprobs_vjp(hidden, head, labels, head_gradient, &**gradient, *label_smoothing, compute)
+            smoothing = *label_smoothing;
+            Box::new(|positions, logprobs| gradient(positions, logprobs).into())
         }
-        Objective::Whole(gradient) => {
-            let tokens = token_logprobs(hidden.clone(), head.clone(), labels, compute);
-            let weights = gradient(&tokens); // [tokens]
-            let of_chunk = |positions: &[usize], _logprobs: Tensor<1>| {
-                let index: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
-                weights.clone().select(0, Tensor::<1, Int>::from_data(index.as_slice(), &weights.device()))
-            };
-            token_logprobs_vjp(hidden, head, labels, head_gradient, &of_chunk, 0.0, compute)
-        }
-        Objective::Scores(gradient) => scores_vjp(hidden, head, labels, head_gradient, gradient),
-    }
+        Objective::Whole(gradient) => of_all(gradient(&all()).into()),
+        Objective::WithEntropy(gradient) => of_all(gradient(&all())),
+        Objective::Scores(gradient) => return scores_vjp(hidden, head, labels, head_gradient, gradient),
+    };
+    token_logprobs_vjp(hidden, head, labels, head_gradient, &*of_chunk, smoothing, compute)
+}
+
+/// Derivatives of some tokens, as the head's backward pass asks for them.
+type ChunkDerivatives<'a> = dyn Fn(&[usize], Tensor<1>) -> TokenDerivatives + 'a;
+
+/// Gives those of a chunk where those of all tokens are known.
+fn of_all(derivatives: TokenDerivatives) -> Box<ChunkDerivatives<'static>> {
+    Box::new(move |positions, _logprobs| {
+        let index: Vec<i32> = positions.iter().map(|position| *position as i32).collect();
+        let pick = |values: &Tensor<1>| {
+            values.clone().select(0, Tensor::<1, Int>::from_data(index.as_slice(), &values.device()))
+        };
+        TokenDerivatives { logprobs: pick(&derivatives.logprobs), entropy: derivatives.entropy.as_ref().map(pick) }
+    })
 }
 
 /// 1 where there is a label, `[tokens]`.

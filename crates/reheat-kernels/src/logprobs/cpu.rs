@@ -6,7 +6,7 @@ use burn_flex::FlexTensor;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{LogprobGradients, ObjectiveGradient, Scored, TokenLogprobs};
+use super::{LogprobGradients, ObjectiveGradient, Scored, TokenDerivatives, TokenLogprobs};
 use crate::linear::Rows;
 use crate::matrix::{
     Compute, Elements, Matrix, Plan, Threads, Write, dense, elements, numbers, product, rounded_product, tensor_of,
@@ -48,9 +48,14 @@ pub(super) fn vjp(
     for chunk in scored.chunks() {
         let rows = pass.score(chunk);
         let logprobs = rows.iter().map(|row| row.logprob).collect();
-        let weights = objective(chunk, Tensor::from_primitive::<Flex>(tensor_of(logprobs, [chunk.len()])));
-        let weights = dense(weights);
-        pass.logits_to_gradients(chunk, &rows, numbers(&weights));
+        let logprobs = Tensor::from_primitive::<Flex>(tensor_of(logprobs, [chunk.len()]));
+        let TokenDerivatives { logprobs, entropy } = objective(chunk, logprobs);
+        let (logprobs, entropy) = (dense(logprobs), entropy.map(dense));
+        if let Some(entropy) = &entropy {
+            pass.logits_to_gradients_with_entropy(chunk, &rows, numbers(&logprobs), numbers(entropy));
+        } else {
+            pass.logits_to_gradients(chunk, &rows, numbers(&logprobs));
+        }
 
         if let Some(d_head) = &mut d_head {
             let d_logits = Matrix::dense(&pass.logits, chunk.len(), pass.vocab_size);
@@ -204,7 +209,6 @@ impl<'a> Pass<'a> {
     /// spreads a share over the vocabulary.
     fn logits_to_gradients(&mut self, chunk: &[usize], rows: &[Row], weights: &[f32]) {
         let smoothing = self.scored.smoothing as f32;
-        let share = smoothing / self.vocab_size as f32;
         self.logits
             .par_chunks_exact_mut(self.vocab_size)
             .zip(rows.par_iter())
@@ -213,12 +217,44 @@ impl<'a> Pass<'a> {
             .for_each(|(((logits, row), label), weight)| {
                 vector::exp_in_place(logits, 1.0, row.logsumexp);
                 vector::scale_in_place(logits, -weight);
-                if smoothing > 0.0 {
-                    logits.iter_mut().for_each(|logit| *logit += weight * share);
-                }
-                logits[*label] += weight * (1.0 - smoothing);
+                add_targets(logits, *label, *weight, smoothing);
             });
     }
+
+    /// As [`Self::logits_to_gradients`], less `entropy_weight · p·(log p + H)`.
+    fn logits_to_gradients_with_entropy(
+        &mut self,
+        chunk: &[usize],
+        rows: &[Row],
+        weights: &[f32],
+        entropy_weights: &[f32],
+    ) {
+        let smoothing = self.scored.smoothing as f32;
+        self.logits
+            .par_chunks_exact_mut(self.vocab_size)
+            .zip(rows.par_iter())
+            .zip(self.scored.labels_of(chunk).par_iter())
+            .zip(weights.par_iter().zip(entropy_weights))
+            .for_each_init(Vec::new, |scores, (((logits, row), label), (weight, entropy_weight))| {
+                scores.clear();
+                scores.extend_from_slice(logits);
+                vector::exp_in_place(logits, 1.0, row.logsumexp);
+                for (p, score) in logits.iter_mut().zip(scores.iter()) {
+                    let log_p = score - row.logsumexp;
+                    *p *= -(weight + entropy_weight * (log_p + row.entropy));
+                }
+                add_targets(logits, *label, *weight, smoothing);
+            });
+    }
+}
+
+/// Adds `weight` times what the softmax is to become: the label, less the share of it that is spread over the vocabulary.
+fn add_targets(gradients: &mut [f32], label: usize, weight: f32, smoothing: f32) {
+    if smoothing > 0.0 {
+        let share = smoothing / gradients.len() as f32;
+        gradients.iter_mut().for_each(|gradient| *gradient += weight * share);
+    }
+    gradients[label] += weight * (1.0 - smoothing);
 }
 
 fn score_row(logits: &[f32], label: usize) -> Row {

@@ -81,7 +81,7 @@ pub fn evaluate<M: Method>(model: &Qwen2, method: &mut M, batch_size: usize) -> 
 /// Means over all rows of a method.
 fn measure<M: Method>(method: &mut M, context: StepContext) -> Result<EvalRow, TrainError> {
     let started = Instant::now();
-    let pass = ModelPass::new(context.model, Checkpointing::Recompute);
+    let pass = ModelPass::new(context.model, Checkpointing::Recompute).at_temperature(method.temperature());
     let indices: Vec<usize> = (0..method.num_rows()).collect();
     let (mut sums, mut num_items) = (Measures::default(), 0);
     for chunk in indices.chunks(context.micro_batch_size) {

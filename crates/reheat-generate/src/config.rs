@@ -32,6 +32,10 @@ pub struct GenerateConfig {
     pub logit_bias: BTreeMap<u32, f32>,
     /// Completions of one prompt, which is computed once. Default 1.
     pub num_return_sequences: usize,
+    /// Whether the log-probabilities of drawn tokens are those at `temperature`, before penalties and filters, instead of
+    /// the model's own. Default no.
+    #[serde(default)]
+    pub tempered_logprobs: bool,
     /// How many of the most likely tokens come with each drawn one. Default 0.
     pub num_top_logprobs: usize,
     /// Seed of the draws. Default 0.
@@ -55,6 +59,7 @@ impl Default for GenerateConfig {
             frequency_penalty: 0.0,
             logit_bias: BTreeMap::new(),
             num_return_sequences: 1,
+            tempered_logprobs: false,
             num_top_logprobs: 0,
             seed: 0,
             eos_token_ids: Vec::new(),
@@ -116,7 +121,8 @@ pub enum FinishReason {
 pub struct Token {
     /// The id.
     pub id: u32,
-    /// Its log-probability in nats under the model itself, before temperature, penalties and filters.
+    /// Its log-probability in nats under the model itself, before temperature, penalties and filters; with
+    /// [`GenerateConfig::tempered_logprobs`] after the temperature.
     pub logprob: f32,
     /// The most likely tokens of this position, [`GenerateConfig::num_top_logprobs`] of them, likeliest first.
     pub top: Vec<Candidate>,

@@ -48,7 +48,22 @@ impl Sampler {
         let id = self.draw(logits, stats.max);
         self.take(id);
         let top = most_likely(logits, &stats, self.config.num_top_logprobs);
-        Ok(Token { id, logprob: logits[id as usize] - stats.logsumexp, top })
+        let logprob = match self.config.temperature {
+            temperature if self.config.tempered_logprobs && temperature != 1.0 && temperature != 0.0 => {
+                self.tempered_logprob(logits, stats.max, id)
+            }
+            _ => logits[id as usize] - stats.logsumexp,
+        };
+        Ok(Token { id, logprob, top })
+    }
+
+    /// Log-probability of a token where logits are divided by the temperature.
+    fn tempered_logprob(&mut self, logits: &[f32], max: f32, id: u32) -> f32 {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(logits);
+        let temperature = self.config.temperature;
+        let sum = softmax_weights(&mut self.scratch, max, temperature);
+        (logits[id as usize] - max) / temperature - sum.ln()
     }
 
     /// Makes a token part of the completion without drawing it.

@@ -3,7 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use reheat_generate::GenerateError;
 use reheat_model::ModelError;
+use reheat_tokenizer::TokenizerError;
+
+use crate::RewardError;
 
 use crate::RewardError;
 
@@ -91,6 +95,26 @@ pub enum TrainError {
     /// A run cannot be continued with settings that decide which rows its steps have, or what is trained.
     #[error("the run to resume had other settings: {}", .0.join("; "))]
     Changed(Vec<String>),
+    /// A prompt that cannot be completed.
+    #[error("prompt {index} of the dataset")]
+    Prompt {
+        /// Position in the dataset.
+        index: usize,
+        /// What is wrong with it.
+        source: GenerateError,
+    },
+    /// Completions could not be drawn.
+    #[error("cannot draw completions")]
+    Generate(#[from] GenerateError),
+    /// A function that writes completions did not do so.
+    #[error("cannot draw completions: {0}")]
+    Rollout(String),
+    /// Completions could not be judged.
+    #[error(transparent)]
+    Reward(#[from] RewardError),
+    /// The text of a completion could not be told.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The model could not be saved.
     #[error(transparent)]
     Model(#[from] ModelError),

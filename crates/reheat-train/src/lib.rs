@@ -31,6 +31,9 @@ mod dpo; // direct preference optimisation and its kin
 mod kto; // Kahneman-Tversky optimisation
 mod reward_model; // models that learn what an answer is worth
 mod rewards; // what a completion is worth
+mod rollout; // completions of the policy: drawn, judged, kept
+mod grpo; // group relative policy optimisation and its kin
+mod rloo; // REINFORCE leave-one-out
 mod answers; // prompts with answers, laid end to end
 mod pass; // the model, block by block: forward, backward
 mod noise; // on the embeddings
@@ -65,6 +68,10 @@ pub use self::{
     },
     error::TrainError,
     gradients::Gradients,
+    grpo::{
+        Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoTokens, ImportanceSamplingLevel, MultiObjectiveAggregation, Normalizer,
+        Ratios, ScaleRewards, group_advantages, grpo_loss,
+    },
     health::{Advice, Health},
     integrity::hash_of,
     kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
@@ -83,6 +90,10 @@ pub use self::{
     rewards::{
         LoadModel, ModelReward, ProgramFault, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput,
         RewardSpec, Talk, build_rewards, check_reward_columns, score_completions,
+    },
+    rloo::{Rloo, RlooConfig, RlooLoss, leave_one_out_advantages, rloo_loss},
+    rollout::{
+        Advantages, Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, RolloutSetup,
     },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},

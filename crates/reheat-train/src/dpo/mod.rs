@@ -16,7 +16,7 @@ mod reference;
 mod method;
 mod watch;
 
-pub(crate) use self::method::check_pairs;
+pub(crate) use self::{method::check_pairs, reference::mix};
 pub use self::{
     batch::{DpoBatch, ReferenceLogprobs},
     config::{DpoConfig, DpoLossType, FDivergence, FDivergenceType},

@@ -96,7 +96,7 @@ fn sequence_tokens(model: &Qwen2, batch: &Batch) -> Tensor<1> {
 }
 
 /// `π_ref ← α·π + (1-α)·π_ref` (Gorbatovski et al. 2024, TR-DPO, arXiv:2404.09656).
-pub(super) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
+pub(crate) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
     let mut values = BTreeMap::new();
     for_each_parameter(policy, "", |name, _shape, value| {
         // What is frozen is the same in both, and shared.

@@ -1,0 +1,342 @@
+//! The generation batch under way: drawn, judged, and given out by micro-batches.
+
+use std::time::Instant;
+
+use reheat_data::{Prompt, TrainSamplingStrategy, epoch_order};
+use reheat_kernels::TokenLogprobs;
+use reheat_model::{Qwen2, Qwen2Config};
+use reheat_tokenizer::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use super::batch::Place;
+use super::sample::{Source, check_prompt};
+use super::schedule::{MicroStep, Schedule};
+use super::score::{self, Advantages};
+use super::{CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, Sample, numbers};
+use crate::answers::Answers;
+use crate::dpo::mix;
+use crate::{
+    Checkpointing, Measures, ModelPass, Reward, StepContext, TrainError, TrainingConfig, check_reward_columns, hash_of,
+};
+
+/// What completions are drawn for, and what they are judged by.
+#[expect(missing_debug_implementations, reason = "rewards and functions may have nothing to show")]
+#[non_exhaustive]
+pub struct RolloutSetup {
+    /// What is to be completed.
+    pub prompts: Vec<Prompt>,
+    /// Turns completions into texts for the rewards, and says which tokens end them.
+    pub tokenizer: Tokenizer,
+    /// What judges completions, each with a name of its own.
+    pub rewards: Vec<Box<dyn Reward>>,
+    /// How completions are drawn and used.
+    pub config: RolloutConfig,
+    /// What the policy is kept near; needed where `beta` is not 0. A clone of the model before training shares all
+    /// weights that are not trained.
+    pub reference: Option<Box<Qwen2>>,
+    /// Writes completions in place of the engine.
+    pub rollout_fn: Option<Box<RolloutFn>>,
+    /// Is told the completions of every generation batch.
+    pub completions_fn: Option<Box<CompletionsFn>>,
+}
+
+impl RolloutSetup {
+    /// Prompts whose completions the rewards judge, with every setting at its default.
+    pub fn new(prompts: Vec<Prompt>, tokenizer: Tokenizer, rewards: Vec<Box<dyn Reward>>) -> Self {
+        Self {
+            prompts,
+            tokenizer,
+            rewards,
+            config: RolloutConfig::default(),
+            reference: None,
+            rollout_fn: None,
+            completions_fn: None,
+        }
+    }
+}
+
+/// A generation batch that was judged, in groups.
+pub(crate) struct Judged<'a> {
+    /// `[completion][reward]`.
+    pub(crate) rewards: &'a [Vec<Option<f64>>],
+    pub(crate) weights: &'a [f64],
+    pub(crate) num_generations: usize,
+    pub(crate) samples: &'a [Sample],
+}
+
+/// What a method makes of rewards, and what it tells of them.
+pub(crate) type Judge<'a> = dyn Fn(&Judged) -> (Advantages, Measures) + 'a;
+
+/// When log-probabilities under the policy that wrote the completions are computed before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OldLogprobs {
+    /// Where the policy may have changed since: otherwise they are those of the first pass itself.
+    WhereItChanges,
+    Always,
+}
+
+/// Draws, judges and keeps completions.
+pub(crate) struct Rollouts {
+    prompts: Vec<Prompt>,
+    tokenizer: Tokenizer,
+    rewards: Vec<Box<dyn Reward>>,
+    names: Vec<String>,
+    pub(super) config: RolloutConfig,
+    pub(super) schedule: Schedule,
+    source: Source,
+    pub(super) reference: Option<Box<Qwen2>>,
+    completions_fn: Option<Box<CompletionsFn>>,
+    /// Tokens that a completion ends with, unless it was cut.
+    ends: Vec<u32>,
+    keeps_old: bool,
+    seed: u64,
+    pub(super) buffer: Option<Generation>,
+    /// Step after which the reference last followed the policy.
+    pub(super) synced_at: u64,
+}
+
+/// A generation batch, in the order in which it is trained on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Generation {
+    pub(super) index: u64,
+    pub(super) samples: Vec<Sample>,
+}
+
+impl Rollouts {
+    /// Checks the settings; `faults` are those that the method found in its own.
+    pub(crate) fn new(
+        setup: RolloutSetup,
+        training: &TrainingConfig,
+        old_logprobs: OldLogprobs,
+        mut faults: Vec<String>,
+    ) -> Result<Self, TrainError> {
+        let RolloutSetup { prompts, tokenizer, rewards, config, reference, rollout_fn, completions_fn } = setup;
+        faults.extend(config.faults());
+        let names: Vec<String> = rewards.iter().map(|reward| reward.name().to_owned()).collect();
+        faults.extend(config.reward_faults(&names.iter().map(String::as_str).collect::<Vec<_>>()));
+        if config.sync_ref_model && reference.is_none() {
+            faults.push("sync_ref_model needs a reference: beta is 0".into());
+        }
+        // The schedule divides by what is wrong otherwise.
+        let schedule = if faults.is_empty() { Schedule::new(&config, training, prompts.len()) } else { Err(Vec::new()) };
+        let schedule = schedule.map_err(|more| TrainError::Config(faults.into_iter().chain(more).collect()))?;
+        let pad = tokenizer.special_tokens().pad().map(|token| token.id);
+        Ok(Self {
+            ends: tokenizer.eos_ids().iter().copied().chain(pad).collect(),
+            keeps_old: old_logprobs == OldLogprobs::Always || !schedule.is_aligned(),
+            source: rollout_fn.map_or(Source::Engine, Source::Function),
+            seed: training.seed,
+            prompts,
+            tokenizer,
+            rewards,
+            names,
+            config,
+            schedule,
+            reference,
+            completions_fn,
+            buffer: None,
+            synced_at: 0,
+        })
+    }
+
+    /// Completions that an epoch trains on, each as often as it is.
+    pub(crate) fn num_rows(&self) -> usize {
+        if self.prompts.is_empty() { 0 } else { self.schedule.rows_per_epoch() }
+    }
+
+    pub(crate) fn max_completion_length(&self) -> usize {
+        self.config.max_completion_length
+    }
+
+    pub(crate) fn temperature(&self) -> f64 {
+        self.config.temperature
+    }
+
+    /// Settings and prompts, as [`Method::identity`](crate::Method::identity) wants them.
+    pub(crate) fn identity(&self, method: &str, config: Value) -> Map<String, Value> {
+        let rows = self.prompts.iter().flat_map(|prompt| prompt.prompt_ids.iter().map(|id| *id as i32).chain([-1]));
+        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
+        let Value::Object(own) = config else { unreachable!("settings are a struct") };
+        identity.extend(own);
+        // Memory and speed, never a completion.
+        identity.remove("rollout_batch_size");
+        identity.insert("method".into(), method.into());
+        identity.insert("rewards".into(), json!(self.names));
+        identity.insert("num_rows".into(), self.prompts.len().into());
+        identity.insert("rows_sha256".into(), hash_of(rows).into());
+        identity
+    }
+
+    /// Whether the prompts suit the model and the rewards.
+    pub(crate) fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {
+        if self.prompts.is_empty() {
+            return Err(TrainError::EmptyDataset);
+        }
+        let vocab_size = model.vocab_size;
+        for (index, Prompt { prompt_ids, .. }) in self.prompts.iter().enumerate() {
+            check_prompt(prompt_ids, model.max_position_embeddings)
+                .map_err(|source| TrainError::Prompt { index, source })?;
+            if let Some(&id) = prompt_ids.iter().find(|id| **id as usize >= vocab_size) {
+                return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
+            }
+        }
+        for reward in &self.rewards {
+            check_reward_columns(reward.as_ref(), self.prompts.iter().map(|prompt| &prompt.columns))?;
+        }
+        Ok(())
+    }
+
+    /// The micro-batches of a step, drawn and judged where they are the first of their generation batch.
+    pub(crate) fn batches(&mut self, context: &StepContext, judge: &Judge) -> Result<Vec<RolloutBatch>, TrainError> {
+        let step_started = Instant::now();
+        self.synchronise(context);
+        let micro_steps = self.schedule.micro_steps(context.step);
+        let accumulation_steps = micro_steps.len();
+        let mut batches = Vec::with_capacity(accumulation_steps);
+        for (index, micro_step) in micro_steps.into_iter().enumerate() {
+            let mut of_generation = Measures::default();
+            if self.buffer.as_ref().is_none_or(|generation| generation.index != micro_step.generation) {
+                of_generation = self.draw(micro_step.generation, context, judge)?;
+            }
+            let place = Place {
+                accumulation_steps,
+                is_last: index + 1 == accumulation_steps,
+                num_items_in_batch: 0.0,
+                iteration: micro_step.iteration,
+                step_started,
+                seconds_before: 0.0,
+                num_tokens_in_step: 0,
+            };
+            batches.push(RolloutBatch { of_generation, ..self.batch(micro_step, place) });
+        }
+        let seconds_before = step_started.elapsed().as_secs_f64();
+        let num_tokens_in_step = batches.iter().map(|batch| batch.sequences().num_tokens()).sum();
+        for batch in &mut batches {
+            batch.place = Place { seconds_before, num_tokens_in_step, ..batch.place };
+        }
+        Ok(batches)
+    }
+
+    /// One part of the generation batch under way.
+    fn batch(&self, micro_step: MicroStep, place: Place) -> RolloutBatch {
+        let samples = &self.buffer.as_ref().expect("a generation batch was just drawn").samples;
+        let counting = samples.iter().filter(|sample| sample.counts).map(|sample| sample.ids.len()).sum::<usize>();
+        // The tokens of the generation batch, scaled to one step, as in TRL.
+        let share = place.accumulation_steps as f64 / self.schedule.steps_per_generation as f64;
+        let place = Place { num_items_in_batch: counting.max(1) as f64 * share, ..place };
+        let size = samples.len() / self.schedule.steps_per_generation;
+        let part = &samples[micro_step.slice * size..][..size];
+        RolloutBatch::new(part, |prompt| &self.prompts[prompt].prompt_ids, place)
+    }
+
+    /// Draws and judges a generation batch, and gives what is told of it.
+    fn draw(&mut self, generation: u64, context: &StepContext, judge: &Judge) -> Result<Measures, TrainError> {
+        let started = Instant::now();
+        let prompts = self.schedule.prompts(generation);
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| &*self.prompts[*prompt].prompt_ids).collect();
+        // The seed in the high half, so that no generation batch of a run with another seed draws the same.
+        let seed = self.seed.rotate_left(32) ^ generation;
+        let ends = self.tokenizer.eos_ids();
+        let completions = self.source.complete(context.model, &ids, &self.config, ends, seed)?;
+        let mut samples =
+            score::samples(&prompts, completions, &self.ends, self.config.mask_truncated_completions);
+        let drawing = started.elapsed().as_secs_f64();
+        if self.keeps_old {
+            self.fill(&mut samples, context.model, context.micro_batch_size, |sample| &mut sample.old_logprobs);
+        }
+        if let Some(reference) = &self.reference {
+            self.fill(&mut samples, reference, context.micro_batch_size, |sample| &mut sample.ref_logprobs);
+        }
+
+        let judging = Instant::now();
+        let texts = score::texts(&self.tokenizer, &samples)?;
+        let rewards = score::score(&mut self.rewards, &self.prompts, &samples, &texts)?;
+        let weights = self.config.weights(self.names.len());
+        let num_generations = self.schedule.num_generations;
+        let judged = Judged { rewards: &rewards, weights: &weights, num_generations, samples: &samples };
+        let (advantages, mut measures) = judge(&judged);
+        for (sample, advantage) in samples.iter_mut().zip(&advantages.values) {
+            sample.advantage = *advantage;
+        }
+        measures.add(&score::measure(&samples, &self.names, &rewards, &weights, advantages.frac_reward_zero_std));
+        let drawn: usize = samples.iter().map(|sample| sample.ids.len()).sum();
+        measures = measures
+            .with("time/generation", drawing, 1.0)
+            .with("time/rewards", judging.elapsed().as_secs_f64(), 1.0)
+            .with("time/generated_tokens_per_second", drawn as f64, drawing);
+        self.tell(context.step + 1, &samples, texts, &rewards)?;
+
+        self.buffer = Some(Generation { index: generation, samples: self.shuffled(samples, generation) });
+        Ok(measures)
+    }
+}
+
+impl Rollouts {
+    /// Log-probabilities of the samples under `model`, by the forward pass that training uses.
+    fn fill(
+        &self,
+        samples: &mut [Sample],
+        model: &Qwen2,
+        micro_batch_size: usize,
+        place: fn(&mut Sample) -> &mut Vec<f32>,
+    ) {
+        let pass = ModelPass::new(model, Checkpointing::Recompute).at_temperature(self.config.temperature);
+        for part in samples.chunks_mut(micro_batch_size) {
+            let answers =
+                Answers::new(part.iter().map(|sample| (&*self.prompts[sample.prompt].prompt_ids, &*sample.ids)));
+            let TokenLogprobs { logprobs, .. } = pass.forward(&answers.sequences);
+            let logprobs = numbers(logprobs);
+            for (sample, span) in part.iter_mut().zip(answers.spans()) {
+                *place(sample) = logprobs[span.clone()].to_vec();
+            }
+        }
+    }
+
+    /// The order in which completions are trained on: groups are spread over the micro-batches.
+    fn shuffled(&self, samples: Vec<Sample>, generation: u64) -> Vec<Sample> {
+        if self.schedule.steps_per_generation == 1 {
+            return samples;
+        }
+        let mut samples: Vec<Option<Sample>> = samples.into_iter().map(Some).collect();
+        // Another seed than that of the prompts' order.
+        let order = epoch_order(samples.len(), self.seed.rotate_left(16), generation, TrainSamplingStrategy::Random);
+        order.into_iter().filter_map(|index| samples[index].take()).collect()
+    }
+
+    /// Lets the reference follow the policy where it is time.
+    fn synchronise(&mut self, context: &StepContext) {
+        let due = context.step > 0 && context.step.is_multiple_of(self.config.ref_model_sync_steps);
+        if !self.config.sync_ref_model || !due || self.synced_at == context.step {
+            return;
+        }
+        let alpha = self.config.ref_model_mixup_alpha;
+        self.reference = self.reference.take().map(|reference| Box::new(mix(*reference, context.model, alpha)));
+        self.synced_at = context.step;
+    }
+
+    /// Shows the completions to whoever wants to see them.
+    fn tell(
+        &mut self,
+        step: u64,
+        samples: &[Sample],
+        texts: Vec<String>,
+        rewards: &[Vec<Option<f64>>],
+    ) -> Result<(), TrainError> {
+        let Some(tell) = &mut self.completions_fn else { return Ok(()) };
+        let records: Vec<CompletionRecord> = samples
+            .iter()
+            .zip(texts)
+            .zip(rewards)
+            .map(|((sample, completion), rewards)| CompletionRecord {
+                step,
+                prompt: self.prompts[sample.prompt].prompt.clone(),
+                completion,
+                rewards: self.names.iter().cloned().zip(rewards.iter().map(|reward| json!(reward))).collect(),
+                advantage: sample.advantage,
+                num_tokens: sample.ids.len(),
+                truncated: sample.truncated,
+            })
+            .collect();
+        tell(&records)
+    }
+}

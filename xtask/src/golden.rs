@@ -20,6 +20,7 @@ const SCRIPTS: [&str; 14] = [
     "sampling",
     "sft",
     "dpo",
+    "grpo",
     "kto",
     "reward",
     "rewards",

@@ -9,8 +9,6 @@ use reheat_tokenizer::TokenizerError;
 
 use crate::RewardError;
 
-use crate::RewardError;
-
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -109,9 +107,6 @@ pub enum TrainError {
     /// A function that writes completions did not do so.
     #[error("cannot draw completions: {0}")]
     Rollout(String),
-    /// Completions could not be judged.
-    #[error(transparent)]
-    Reward(#[from] RewardError),
     /// The text of a completion could not be told.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -93,7 +93,8 @@ pub use self::{
     },
     rloo::{Rloo, RlooConfig, RlooLoss, leave_one_out_advantages, rloo_loss},
     rollout::{
-        Advantages, Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, RolloutSetup,
+        Advantages, Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, RolloutPlan,
+        RolloutSetup,
     },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},

@@ -6,6 +6,7 @@ mod dpo; // preference training
 mod adapters; // LoRA and its kin
 mod forward; // logits
 mod greedy; // generation
+mod grpo; // training on the model's own completions
 mod sampling; // distributions and batches
 mod optimizers; // updates and learning rates
 mod quantized; // 4-bit weights

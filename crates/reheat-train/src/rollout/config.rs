@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schedule::{RolloutPlan, Schedule};
+use crate::TrainingConfig;
+
 /// How completions are drawn and used, whatever is then minimised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -109,6 +112,17 @@ impl RolloutConfig {
         require((0.0..=1.0).contains(&mixup), format!("ref_model_mixup_alpha is {mixup}, expected 0 to 1"));
         require(self.ref_model_sync_steps > 0, "ref_model_sync_steps is 0, expected 1 or more".into());
         faults
+    }
+
+    /// What the settings come to for so many prompts.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, together with those of the loop.
+    pub fn plan(&self, training: &TrainingConfig, num_prompts: usize) -> Result<RolloutPlan, Vec<String>> {
+        match self.faults() {
+            faults if !faults.is_empty() => Err(faults),
+            _ => Ok(Schedule::new(self, training, num_prompts)?.plan()),
+        }
     }
 
     /// What is wrong with the settings for so many rewards.

@@ -26,5 +26,6 @@ pub use self::{
     record::{CompletionRecord, CompletionsFn},
     rollouts::RolloutSetup,
     sample::{Completion, RolloutFn},
+    schedule::RolloutPlan,
     score::Advantages,
 };

@@ -207,7 +207,9 @@ impl Rollouts {
                 seconds_before: 0.0,
                 num_tokens_in_step: 0,
             };
-            batches.push(RolloutBatch { of_generation, ..self.batch(micro_step, place) });
+            let mut batch = self.batch(micro_step, place);
+            batch.of_generation = of_generation;
+            batches.push(batch);
         }
         let seconds_before = step_started.elapsed().as_secs_f64();
         let num_tokens_in_step = batches.iter().map(|batch| batch.sequences().num_tokens()).sum();
@@ -292,9 +294,10 @@ impl Rollouts {
         }
     }
 
-    /// The order in which completions are trained on: groups are spread over the micro-batches.
+    /// The order in which completions are trained on: groups are spread over the micro-batches, unless rows are to be
+    /// visited in their own order.
     fn shuffled(&self, samples: Vec<Sample>, generation: u64) -> Vec<Sample> {
-        if self.schedule.steps_per_generation == 1 {
+        if self.schedule.strategy == TrainSamplingStrategy::Sequential || self.schedule.steps_per_generation == 1 {
             return samples;
         }
         let mut samples: Vec<Option<Sample>> = samples.into_iter().map(Some).collect();

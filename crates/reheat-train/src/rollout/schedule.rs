@@ -19,8 +19,22 @@ pub(crate) struct Schedule {
     accumulation_steps: usize,
     pub(crate) steps_per_generation: usize,
     num_iterations: usize,
-    strategy: TrainSamplingStrategy,
+    pub(crate) strategy: TrainSamplingStrategy,
     seed: u64,
+}
+
+/// What the settings come to for so many prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RolloutPlan {
+    /// Prompts that are completed at a time.
+    pub prompts_per_generation: usize,
+    /// Completions that are drawn at a time.
+    pub completions_per_generation: usize,
+    /// Completions that an epoch trains on, each as often as it is: what the loop counts as rows.
+    pub rows_per_epoch: usize,
+    /// Prompts that an epoch leaves out, since they do not fill a generation batch.
+    pub num_left_out: usize,
 }
 
 /// What one forward and backward pass trains on.
@@ -99,14 +113,20 @@ impl Schedule {
         self.generations_per_epoch() as u64 * self.micro_steps_per_generation()
     }
 
+    /// What a person may want to know of it.
+    pub(crate) fn plan(&self) -> RolloutPlan {
+        let prompts_per_generation = self.prompts_per_generation();
+        RolloutPlan {
+            prompts_per_generation,
+            completions_per_generation: self.generation_batch_size(),
+            rows_per_epoch: self.rows_per_epoch(),
+            num_left_out: self.num_prompts - self.generations_per_epoch() * prompts_per_generation,
+        }
+    }
+
     /// Completions that an epoch trains on, each as often as it is.
     pub(crate) fn rows_per_epoch(&self) -> usize {
         self.generations_per_epoch() * self.generation_batch_size() * self.num_iterations
-    }
-
-    /// Prompts that an epoch leaves out, since they do not fill a generation batch.
-    pub(crate) fn num_left_out(&self) -> usize {
-        self.num_prompts - self.generations_per_epoch() * self.prompts_per_generation()
     }
 
     /// The forward and backward passes of the optimizer step after `step`. The last step of an epoch may have fewer.
@@ -162,7 +182,7 @@ mod tests {
     #[test]
     fn an_epoch_leaves_out_prompts_that_fill_no_batch() {
         let schedule = schedule([7, 2, 6, 1], None, 4).unwrap();
-        assert_eq!((schedule.rows_per_epoch(), schedule.num_left_out()), (2 * 6 * 4, 1));
+        assert_eq!((schedule.rows_per_epoch(), schedule.plan().num_left_out), (2 * 6 * 4, 1));
         let generations: Vec<u64> = (0..9).map(|step| schedule.micro_steps(step)[0].generation).collect();
         assert_eq!(generations, [0, 0, 0, 0, 1, 1, 1, 1, 2]);
         assert_eq!([schedule.prompts(0), schedule.prompts(1), schedule.prompts(2)], [[0, 1, 2], [3, 4, 5], [0, 1, 2]]);

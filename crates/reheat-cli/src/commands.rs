@@ -18,6 +18,8 @@ mod eval;
 mod dpo;
 mod kto;
 mod reward;
+mod grpo;
+mod rloo;
 mod quickstart;
 mod login;
 mod download;
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     Dpo(Box<dpo::DpoArgs>),
     Kto(Box<kto::KtoArgs>),
     Reward(Box<reward::RewardArgs>),
+    Grpo(Box<grpo::GrpoArgs>),
+    Rloo(Box<rloo::RlooArgs>),
 }
 
 /// Runs the command.
@@ -92,5 +96,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Dpo(args) => dpo::run(&args),
         Command::Kto(args) => kto::run(&args),
         Command::Reward(args) => reward::run(&args),
+        Command::Grpo(args) => grpo::run(&args),
+        Command::Rloo(args) => rloo::run(&args),
     }
 }

@@ -142,7 +142,12 @@ impl TrainingProgress {
         let memory = resident_bytes().map(|bytes| format!("  {:.2} GB", bytes / 1e9)).unwrap_or_default();
         let (step, total) = (row.step, self.total_steps);
         let margin = row.metric("rewards/margins").map(|margin| format!("  margin {margin:+.3}")).unwrap_or_default();
-        format!("step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{margin}{speed}{memory}", row.epoch, row.loss)
+        let reward = row.metric("reward").map(|reward| format!("  reward {reward:.3}")).unwrap_or_default();
+        let length = row.metric("completions/mean_length").map(|len| format!("  {len:.0} tokens")).unwrap_or_default();
+        format!(
+            "step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{margin}{reward}{length}{speed}{memory}",
+            row.epoch, row.loss
+        )
     }
 
     fn remaining(&self, step: u64) -> Duration {

@@ -7,12 +7,14 @@ mod peft; // adapters
 mod output; // the output folder, and an earlier run in it
 mod companions; // what is saved beside the weights
 mod results; // what a run leaves
+pub(crate) mod rollouts; // what commands share that learn from completions
+mod completions; // those completions for a person
 
 use std::path::PathBuf;
 
 use reheat_data::{Dataset, Prepared, Report};
 use reheat_model::Qwen2;
-use reheat_train::{Method, ModelCard, Trainer, TrainingConfig};
+use reheat_train::{Method, ModelCard, Trainer};
 use serde_json::Value;
 
 pub(crate) use self::{
@@ -79,8 +81,16 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
     /// Makes examples of rows.
     fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Self::Example>>;
 
-    /// What a plan should say beside what it says of every command.
-    fn facts(&self, _shared: &SharedSettings) -> Vec<Fact> {
+    /// What the loop counts as rows, for so many examples.
+    ///
+    /// # Errors
+    /// If there are too few for the settings.
+    fn num_rows(&self, examples: usize, _shared: &SharedSettings) -> anyhow::Result<usize> {
+        Ok(examples)
+    }
+
+    /// What a plan for so many examples should say beside what it says of every command.
+    fn facts(&self, _examples: usize, _shared: &SharedSettings) -> Vec<Fact> {
         Vec::new()
     }
 
@@ -93,7 +103,7 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
     fn method(&self, examples: Vec<Self::Example>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Self::Method>;
 
     /// Looks at every step and gives what there is to tell.
-    fn watch(&self) -> Option<Watch> {
+    fn watch(&self, _shared: &SharedSettings) -> Option<Watch> {
         None
     }
 }
@@ -159,12 +169,13 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         Some(rows) => Some(prepare(&command, Purpose::Evaluation, &rows, &companions, None)?),
         None => None,
     };
-    let mut facts = facts(&prepared, &settings.training, &device, eos_note);
+    let num_rows = command.num_rows(prepared.examples.len(), &settings)?;
+    let mut facts = facts(&prepared, settings.training.total_steps(num_rows), &device, eos_note);
     if let Some(reason) = dtype_reason {
         let value = settings.training.dtype.to_string().into();
         facts.insert(1, Fact { name: "dtype", value, reason: Some(reason.to_owned()) });
     }
-    facts.extend(command.facts(&settings));
+    facts.extend(command.facts(prepared.examples.len(), &settings));
     if args.dry_run {
         return show(&Plan { command: C::NAME, resolved: &resolved, facts }, args.format);
     }
@@ -196,7 +207,8 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         trainer = trainer.with_evaluation(method)?;
     }
     setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir)?;
-    let run = Run { setup: &setup, resolved: &resolved, card, truncated, watch: command.watch() };
+    let watch = command.watch(&setup.settings);
+    let run = Run { setup: &setup, resolved: &resolved, card, truncated, watch };
     finish(&run.train(trainer)?, C::NEXT, &setup.output_dir, args.format)
 }
 
@@ -238,7 +250,7 @@ fn show(plan: &Plan, format: Format) -> anyhow::Result<()> {
 /// What follows from the settings and the rows.
 fn facts<T>(
     prepared: &Prepared<T>,
-    config: &TrainingConfig,
+    steps: u64,
     device: &ChosenDevice,
     eos_note: Option<String>,
 ) -> Vec<Fact> {
@@ -253,7 +265,7 @@ fn facts<T>(
         fact("tokens", report.tokens.into()),
         fact("trained tokens", report.trained_tokens.into()),
         fact("truncated", report.truncated.into()),
-        fact("steps", config.total_steps(prepared.examples.len()).into()),
+        fact("steps", steps.into()),
     ];
     if let Some(note) = eos_note {
         facts.push(Fact { name: "end of turn", value: "changed".into(), reason: Some(note) });

@@ -37,6 +37,14 @@ pub enum Advice {
     LearningRateHigh(f64),
     /// Many sequences were cut.
     Truncated(f64),
+    /// In so large a share of the groups all completions have one reward, for several steps.
+    NoSignal(f64),
+    /// So large a share of the completions is cut at the longest length, for several steps.
+    NeverEnding(f64),
+    /// The distribution of tokens, in nats, leaves nothing to choose from for several steps.
+    EntropyCollapsed(f64),
+    /// So large a share of ratios is clipped for several steps.
+    Clipped(f64),
 }
 
 impl fmt::Display for Advice {
@@ -65,9 +73,42 @@ impl fmt::Display for Advice {
                 "{:.0}% of the sequences were cut at max_length: answers may never end, a larger max_length keeps them",
                 100.0 * share
             ),
+            Self::NoSignal(share) => write!(
+                f,
+                "in {:.0}% of the groups all completions have the same reward, and nothing is learned from those: other prompts, a reward that tells them apart, more num_generations or a higher temperature help",
+                100.0 * share
+            ),
+            Self::NeverEnding(share) => write!(
+                f,
+                "{:.0}% of the completions are cut at max_completion_length: a larger one, a soft_overlong reward, or mask_truncated_completions helps; does the model know its end token?",
+                100.0 * share
+            ),
+            Self::EntropyCollapsed(entropy) => write!(
+                f,
+                "the entropy is {entropy:.3} nats per token: completions of a prompt are nearly the same, so that none is better; a lower learning_rate, beta above 0, or entropy_coef keeps variety"
+            ),
+            Self::Clipped(share) => write!(
+                f,
+                "{:.0}% of the ratios are clipped: the policy is far from the one that wrote the completions, a lower learning_rate or fewer num_iterations helps",
+                100.0 * share
+            ),
         }
     }
 }
+
+/// What a metric of completions has to be for several steps in a row before it is worth a word: name, bound, whether
+/// above or below it, and the word.
+type Lasting = (&'static str, f64, fn(f64, f64) -> bool, fn(f64) -> Advice);
+
+/// Bounds of TRL's metrics. The share of groups without a signal is what DAPO's dynamic sampling is about (Yu et al.
+/// 2025, arXiv:2503.14476, section 3.2), which is worth it from about half of them on; entropies of policies that still
+/// learn stay above a few hundredths (Cui et al. 2025, The Entropy Mechanism, arXiv:2505.22617).
+const LASTING: [Lasting; 4] = [
+    ("frac_reward_zero_std", 0.8, |value, bound| value > bound, Advice::NoSignal),
+    ("completions/clipped_ratio", 0.8, |value, bound| value > bound, Advice::NeverEnding),
+    ("entropy", 0.02, |value, bound| value < bound, Advice::EntropyCollapsed),
+    ("clip_ratio/region_mean", 0.3, |value, bound| value > bound, Advice::Clipped),
+];
 
 /// Watches a run and says each thing once.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +116,11 @@ pub struct Health {
     said: Vec<std::mem::Discriminant<Advice>>,
     large: u64,
     small: u64,
+    /// Whether the run learns from its own completions: then its loss need not fall, and a step without a signal has no
+    /// gradient.
+    judges: bool,
+    /// Steps in a row that each of [`LASTING`] was out of its bound.
+    lasting: [u64; LASTING.len()],
     /// The first [`STEPS_TO_FALL`] losses, then the newest as many.
     first: Vec<f64>,
     last: std::collections::VecDeque<f64>,
@@ -110,15 +156,34 @@ impl Health {
         if self.large >= STEPS_OUT_OF_RANGE {
             advice.push(Advice::GradientLarge(row.grad_norm));
         }
-        if self.small >= STEPS_OUT_OF_RANGE {
+        self.judges |= row.metric("frac_reward_zero_std").is_some();
+        if self.small >= STEPS_OUT_OF_RANGE && !self.judges {
             advice.push(Advice::GradientSmall(row.grad_norm));
         }
         if row.learning_rate > self.learning_rate {
             self.warmup = row.step;
         }
         self.learning_rate = row.learning_rate;
-        advice.extend(self.falls(row));
+        if self.judges {
+            advice.extend(self.lasting(row));
+        } else {
+            advice.extend(self.falls(row));
+        }
         self.once(advice)
+    }
+
+    /// What is wrong with completions, where it lasts.
+    fn lasting(&mut self, row: &LogRow) -> Vec<Advice> {
+        let mut advice = Vec::new();
+        for ((name, bound, is_out, word), steps) in LASTING.into_iter().zip(&mut self.lasting) {
+            // A step without new completions tells nothing of them.
+            let Some(value) = row.metric(name) else { continue };
+            *steps = if is_out(value, bound) { *steps + 1 } else { 0 };
+            if *steps >= STEPS_OUT_OF_RANGE {
+                advice.push(word(value));
+            }
+        }
+        advice
     }
 
     fn falls(&mut self, row: &LogRow) -> Option<Advice> {
@@ -183,6 +248,21 @@ mod tests {
         let mut health = Health::new();
         let falling: Vec<_> = (1..=300).flat_map(|step| health.step(&row(step, 2.0 / step as f64, 1.0))).collect();
         assert_eq!(falling, []);
+    }
+
+    #[test]
+    fn completions_without_a_signal_are_told_when_it_lasts() {
+        let mut health = Health::new();
+        let mut said = Vec::new();
+        for step in 1..=200 {
+            let share = if step == 3 { 0.5 } else { 1.0 };
+            let metrics = [("frac_reward_zero_std", share), ("completions/clipped_ratio", 0.1)];
+            let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+            said.extend(health.step(&LogRow { metrics, ..row(step, 0.0, 0.0) }).into_iter().map(|advice| (step, advice)));
+        }
+        // A loss of 0 and a gradient of 0 follow from it, and are not told.
+        assert_eq!(said, [(8, Advice::NoSignal(1.0))]);
+        assert!(said[0].1.to_string().starts_with("in 100% of the groups all completions have the same reward"));
     }
 
     #[test]

@@ -171,7 +171,10 @@ impl<M: Method> Trainer<M> {
         while self.progress.step < total_steps && !interrupted && !self.stops_early() {
             let step_started = Instant::now();
             let indices = self.draw();
-            let outcome = self.step(&indices)?;
+            let outcome = match self.step(&indices) {
+                Ok(outcome) => outcome,
+                Err(error) => return Err(self.keep_what_there_is(error, callback)?),
+            };
             let window = Window::of_step(outcome.measures.clone(), outcome.num_tokens);
             self.progress.window.add(&window);
             interrupted = callback.on_step(&self.row(&outcome, &window, step_started)) == Control::Stop;
@@ -203,6 +206,16 @@ impl<M: Method> Trainer<M> {
             stopped_early: self.stops_early(),
             interrupted,
         })
+    }
+
+    /// Saves the run as it was before the step that failed, where the fault is not in the run itself: then the same step
+    /// may well succeed once it is mended. Gives the error back.
+    fn keep_what_there_is(&self, error: TrainError, callback: &mut dyn Callback) -> Result<TrainError, TrainError> {
+        let from_outside = matches!(error, TrainError::Reward(_) | TrainError::Rollout(_));
+        if from_outside && self.progress.step > 0 {
+            self.save_checkpoint(callback)?;
+        }
+        Ok(error)
     }
 
     /// The rows of the next step: they follow from the seed and the number of steps taken.

@@ -73,7 +73,7 @@ impl TrainingCommand for DpoSettings {
         Ok(prepare_preference(&rows.dataset, tokenizer, template, &options, rows.progress)?)
     }
 
-    fn facts(&self, shared: &SharedSettings) -> Vec<Fact> {
+    fn facts(&self, _pairs: usize, shared: &SharedSettings) -> Vec<Fact> {
         vec![ReferenceKind::of(&self.loss, shared.peft.use_peft).fact()]
     }
 
@@ -83,7 +83,7 @@ impl TrainingCommand for DpoSettings {
         Ok(Dpo::new(pairs, self.loss.clone(), reference)?)
     }
 
-    fn watch(&self) -> Option<Watch> {
+    fn watch(&self, _shared: &SharedSettings) -> Option<Watch> {
         let mut watch = DpoWatch::new(&self.loss);
         Some(Box::new(move |row| watch.observe(row).map(|notice| notice.to_string())))
     }

@@ -215,6 +215,7 @@ impl Sampling {
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             logit_bias: self.logit_bias()?,
             num_return_sequences: n,
+            tempered_logprobs: false,
             num_top_logprobs: top_logprobs.unwrap_or(0),
             seed: self.seed.map_or(defaults.seed, i64::cast_unsigned),
             eos_token_ids: if self.ignore_eos == Some(true) { Vec::new() } else { defaults.eos_token_ids.to_vec() },

@@ -11,7 +11,7 @@ pub(crate) enum Foreign {
 }
 
 /// Names that settings had in earlier versions of TRL or have in other tools, and what they are called here.
-const RENAMED: [(&str, &str); 33] = [
+const RENAMED: [(&str, &str); 35] = [
     ("max_seq_length", "max_length"),
     ("max_seq_len", "max_length"),
     ("model_max_length", "max_length"),
@@ -45,6 +45,8 @@ const RENAMED: [(&str, &str); 33] = [
     ("train_on_completions_only", "completion_only_loss"),
     ("completion_only", "completion_only_loss"),
     ("activation_checkpointing", "gradient_checkpointing"),
+    ("reward_functions", "reward_funcs"),
+    ("group_size", "num_generations"),
 ];
 
 /// Other names of a setting.
@@ -134,6 +136,37 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "debug" => Refused("-v says more"),
         "parallelism_config" => Refused("training runs in one process"),
         "model_revision" => Refused("a name on the Hub may end in @REVISION"),
+        "vllm_mode"
+        | "vllm_model_impl"
+        | "vllm_enable_sleep_mode"
+        | "vllm_server_base_url"
+        | "vllm_server_host"
+        | "vllm_server_port"
+        | "vllm_server_timeout"
+        | "vllm_group_port"
+        | "vllm_gpu_memory_utilization"
+        | "vllm_max_model_length"
+        | "vllm_tensor_parallel_size"
+        | "use_transformers_continuous_batching"
+        | "transformers_continuous_batching_config"
+        | "use_transformers_paged"
+        | "cache_implementation"
+        | "ds3_gather_for_generation" => Ignored("completions are drawn by the model in training itself"),
+        "vllm_importance_sampling_correction"
+        | "vllm_importance_sampling_mode"
+        | "vllm_importance_sampling_clip_max"
+        | "vllm_importance_sampling_clip_min"
+        | "vllm_importance_sampling_cap" => Ignored("sampler and training agree, so there is nothing to correct"),
+        "vllm_structured_outputs_regex" => Refused("completions are free; a `regex` reward judges their form"),
+        "generation_kwargs" => Refused("what they hold has settings of its own"),
+        "chat_template_kwargs" => Refused("a column of that name is given to the template"),
+        "num_generations_eval" => Refused("this command has no rows to evaluate with"),
+        "max_tool_calling_iterations" => Refused("tools are not called while completions are drawn"),
+        "reward_model_name_or_path" => Refused("name a reward with `reward_funcs`"),
+        "log_multimodal" => Ignored("there are no images"),
+        "log_completions_hub_repo" => Refused("`reheat push` publishes the output folder"),
+        "cast_lm_head_to_fp32" => Ignored("logits are float32"),
+        "disable_dropout" => Refused("set `lora_dropout: 0`; there is no other dropout"),
         "use_vllm" | "deepspeed" | "fsdp" | "fsdp_config" => Refused("training runs in one process"),
         "lora_target_parameters" => Refused("dense layers are named with `lora_target_modules`"),
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),

@@ -87,9 +87,12 @@ pub(super) fn finish(summary: &TrainSummary, next: Next, output_dir: &Path, form
 }
 
 fn tell(curves: &Curves, summary: &TrainSummary) {
-    if !curves.rows.is_empty() {
-        eprintln!("loss by step");
-        eprintln!("{}", plot::curve(&curves.training("loss"), "step", output::stderr_width()));
+    // Where there are rewards, the loss says nothing about what was learned.
+    let reward = Some(curves.training("reward")).filter(|reward| !reward.points.is_empty());
+    let (what, curve) = reward.map_or_else(|| ("loss", curves.training("loss")), |reward| ("reward", reward));
+    if !curve.points.is_empty() {
+        eprintln!("{what} by step");
+        eprintln!("{}", plot::curve(&curve, "step", output::stderr_width()));
     }
     eprintln!(
         "{} steps in {}, mean loss {:.4}, {} tokens",
@@ -126,7 +129,9 @@ fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir:
             card.settings.push((format!("`{}`", setting.key), format!("`{}`", setting.value)));
         }
     }
-    for (file, what) in [("loss", "loss by step"), ("learning_rate", "learning rate by step")] {
+    for (file, what) in
+        [("reward", "reward by step"), ("loss", "loss by step"), ("learning_rate", "learning rate by step")]
+    {
         let path = format!("plots/{file}.svg");
         if dir.join(&path).is_file() {
             card.plots.push((path, what.into()));

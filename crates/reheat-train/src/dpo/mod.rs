@@ -16,7 +16,10 @@ mod reference;
 mod method;
 mod watch;
 
-pub(crate) use self::{method::check_pairs, reference::mix};
+pub(crate) use self::{
+    method::check_pairs,
+    reference::{followed_weights, mix, with_followed_weights},
+};
 pub use self::{
     batch::{DpoBatch, ReferenceLogprobs},
     config::{DpoConfig, DpoLossType, FDivergence, FDivergenceType},

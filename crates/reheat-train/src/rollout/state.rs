@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use reheat_model::for_each_parameter;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rollouts::Generation;
 use super::{Rollouts, Sample, numbers};
 use crate::MethodState;
-use crate::checkpoint::take_weights;
+use crate::dpo::{followed_weights, with_followed_weights};
 
 /// Name of the generation batch among the values.
 const GENERATION: &str = "generation";
@@ -68,11 +67,8 @@ impl Rollouts {
         }
         if let Some(reference) = self.reference.as_ref().filter(|_| self.synced_at > 0) {
             state.values.insert(SYNCED_AT.into(), self.synced_at.into());
-            for_each_parameter(reference.as_ref(), "", |name, _shape, values| {
-                if reference.trains(name) {
-                    state.tensors.insert(format!("{REFERENCE}{name}"), values);
-                }
-            });
+            let weights = followed_weights(reference).into_iter();
+            state.tensors.extend(weights.map(|(name, values)| (format!("{REFERENCE}{name}"), values)));
         }
         state
     }
@@ -136,10 +132,9 @@ impl Rollouts {
                 None => drop(state.tensors.insert(name, values)),
             }
         }
-        let required = weights.keys().cloned().collect();
-        let (reference, taken) = take_weights(*reference, weights, &required);
+        let (reference, taken) = with_followed_weights(*reference, weights);
         self.reference = Some(Box::new(reference));
         self.synced_at = synced_at;
-        taken.map_err(|reason| format!("the reference: {reason}"))
+        taken
     }
 }

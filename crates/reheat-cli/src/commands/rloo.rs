@@ -1,0 +1,99 @@
+//! `reheat rloo`: REINFORCE leave-one-out.
+
+use std::sync::LazyLock;
+
+use reheat_data::{Prepared, Prompt};
+use reheat_model::Qwen2;
+use reheat_train::{Rloo, RlooConfig, RolloutConfig};
+use serde_json::json;
+
+use crate::{
+    fault::Fault,
+    progress::Watch,
+    settings::{Fact, HasTable, Resolved, Table},
+    training::{
+        self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
+        rollouts::{self, PromptSettings, RewardSettings, RolloutCommand},
+    },
+};
+
+/// Train a model on its own completions, each compared with the others of its prompt.
+///
+/// Rows have a `prompt`; rewards judge what the model makes of it, and may read every other column. Keys of the config
+/// file are TRL's names; flags come before the file, the file before the defaults.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reheat rloo --model runs/sft --dataset prompts.jsonl --reward accuracy:answer --num-generations 4
+  reheat rloo --model runs/sft --dataset prompts.jsonl --reward length:40 --beta 0 --normalize-advantages
+  reheat rloo --config rloo.yaml --dry-run")]
+pub(crate) struct RlooArgs {
+    #[command(flatten)]
+    training: TrainingArgs<RlooSettings>,
+}
+
+pub(super) fn run(args: &RlooArgs) -> anyhow::Result<()> {
+    training::run(&args.training)
+}
+
+/// The settings of `reheat rloo` that other commands do not have.
+#[derive(Debug)]
+pub(crate) struct RlooSettings {
+    rollouts: RolloutCommand,
+    loss: RlooConfig,
+}
+
+impl HasTable for RlooSettings {
+    fn table() -> &'static Table {
+        static TABLE: LazyLock<Table> = LazyLock::new(|| {
+            training::table(|table| {
+                table
+                    .with::<PromptSettings>("Data")
+                    .with::<RewardSettings>("Rewards")
+                    .with::<RolloutConfig>("Completions")
+                    .with::<RlooConfig>("Loss")
+            })
+            .with_default("learning_rate", json!(1e-6))
+            .with_default("num_generations", json!(2))
+        });
+        &TABLE
+    }
+}
+
+impl TrainingCommand for RlooSettings {
+    const NAME: &'static str = "rloo";
+    const TITLE: &'static str = "REINFORCE leave-one-out";
+    type Example = Prompt;
+    type Method = Rloo;
+
+    fn extract(resolved: &Resolved) -> Result<Self, Fault> {
+        Ok(Self { rollouts: RolloutCommand::extract(resolved)?, loss: resolved.extract()? })
+    }
+
+    fn faults(&self, shared: &SharedSettings) -> Vec<String> {
+        let mut faults = self.loss.faults();
+        faults.extend(self.rollouts.faults(shared, self.loss.beta));
+        faults
+    }
+
+    fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
+        self.rollouts.prepare(rows)
+    }
+
+    fn num_rows(&self, prompts: usize, shared: &SharedSettings) -> anyhow::Result<usize> {
+        self.rollouts.num_rows(prompts, shared)
+    }
+
+    fn facts(&self, prompts: usize, shared: &SharedSettings) -> Vec<Fact> {
+        self.rollouts.facts(prompts, shared, self.loss.beta)
+    }
+
+    fn method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Rloo> {
+        let rollouts = self.rollouts.setup(prompts, model, setup, self.loss.beta)?;
+        Ok(Rloo::new(rollouts, self.loss.clone(), &setup.settings.training)?)
+    }
+
+    fn watch(&self, shared: &SharedSettings) -> Option<Watch> {
+        Some(rollouts::watch(self.rollouts.table(shared), false))
+    }
+}

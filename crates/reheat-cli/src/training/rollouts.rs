@@ -1,0 +1,208 @@
+//! What `grpo` and `rloo` have in common: prompts, rewards, and how completions are drawn and shown.
+
+use reheat_data::{Overlong, PrepareOptions, Prepared, Prompt, prepare_prompts};
+use reheat_model::Qwen2;
+use reheat_train::{LogRow, RewardContext, RewardSpec, RolloutConfig, RolloutSetup, build_rewards};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Rows, Setup, SharedSettings,
+    completions::{CompletionsLog, CompletionsTable},
+};
+use crate::{
+    fault::Fault,
+    progress::Watch,
+    settings::{AnswerSettings, Fact, Resolved},
+};
+
+/// What a row becomes that is to be completed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PromptSettings {
+    /// What the columns mean: prompt, question_answer, messages …; told from the rows when absent.
+    #[schemars(extend("x-flag" = "format"))]
+    dataset_format: Option<String>,
+    /// Longest prompt in tokens; rows with a longer one are left out and counted. No limit when absent.
+    max_prompt_length: Option<usize>,
+    /// What a message says that spells a control token such as <|im_end|>: the characters (`literal`), or the token,
+    /// as in transformers (`recognized`).
+    #[schemars(with = "ControlTokensSchema")]
+    control_tokens: reheat_chat::ControlTokens,
+    /// What happens when a row can't be used: the run stops, or the row is left out, counted and written to
+    /// `rejected.jsonl`.
+    #[schemars(with = "BadRowSchema")]
+    on_bad_row: reheat_data::OnBadRow,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+#[expect(dead_code, reason = "the values of `ControlTokens`, whose crate has no schemas")]
+enum ControlTokensSchema {
+    Literal,
+    Recognized,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+#[expect(dead_code, reason = "the values of `OnBadRow`, whose crate has no schemas")]
+enum BadRowSchema {
+    Error,
+    Skip,
+}
+
+/// What judges completions, and what is shown of them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RewardSettings {
+    /// Rewards, as NAME or NAME:ARGUMENTS: think_format, accuracy:COLUMN, contains:COLUMN, regex:PATTERN, length:TARGET,
+    /// 'program:COMMAND' and more. May be given several times; the guide on rewards lists them all.
+    #[schemars(with = "Vec<String>", extend("x-flag" = "reward", "x-commas" = false))]
+    reward_funcs: Vec<RewardSpec>,
+    /// Show a table of completions with every logged row, and keep all of them in `completions.jsonl`.
+    log_completions: bool,
+    /// Completions in such a table; all when absent.
+    num_completions_to_print: Option<usize>,
+    /// One completion of each prompt in such a table.
+    log_unique_prompts: bool,
+}
+
+/// The settings of both commands, and where their completions are shown.
+#[derive(Debug)]
+pub(crate) struct RolloutCommand {
+    data: PromptSettings,
+    rewards: RewardSettings,
+    config: RolloutConfig,
+    /// Completions since the last table.
+    log: CompletionsLog,
+}
+
+impl RolloutCommand {
+    pub(crate) fn extract(resolved: &Resolved) -> Result<Self, Fault> {
+        let (data, rewards, config) = (resolved.extract()?, resolved.extract()?, resolved.extract()?);
+        Ok(Self { data, rewards, config, log: CompletionsLog::default() })
+    }
+
+    /// Everything that is wrong with the settings that can be known before a file is read.
+    pub(crate) fn faults(&self, shared: &SharedSettings, beta: f64) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.rewards.reward_funcs.is_empty() {
+            faults.push("--reward is missing: something has to judge the completions".into());
+        } else if let Some(weights) = &self.config.reward_weights
+            && weights.len() != self.rewards.reward_funcs.len()
+        {
+            let (given, wanted) = (weights.len(), self.rewards.reward_funcs.len());
+            faults.push(format!("reward_weights has {given} values for {wanted} rewards"));
+        }
+        if self.config.sync_ref_model && beta == 0.0 {
+            faults.push("sync_ref_model has no effect where beta is 0: there is no reference".into());
+        }
+        // What a batch size of 0 is to the loop is told already.
+        if shared.training.faults().is_empty() {
+            faults.extend(self.config.plan(&shared.training, 0).err().into_iter().flatten());
+        }
+        if let Err(error) = build_rewards(&self.rewards.reward_funcs, &RewardContext::new(|_| {})) {
+            faults.push(error.to_string());
+        }
+        faults
+    }
+
+    pub(crate) fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
+        let PromptSettings { dataset_format, max_prompt_length, control_tokens, on_bad_row } = self.data.clone();
+        let answers = AnswerSettings { dataset_format, control_tokens, on_bad_row, ..AnswerSettings::default() };
+        let options = PrepareOptions {
+            max_length: max_prompt_length,
+            overlong: Overlong::Drop,
+            ..answers.options(rows.rejected)?
+        };
+        let (tokenizer, template) = (&rows.companions.tokenizer, rows.companions.template.as_ref());
+        Ok(prepare_prompts(&rows.dataset, tokenizer, template, &options, rows.progress)?)
+    }
+
+    /// What the loop counts as rows: completions, as often as they are trained on.
+    pub(crate) fn num_rows(&self, prompts: usize, shared: &SharedSettings) -> anyhow::Result<usize> {
+        let plan = self.config.plan(&shared.training, prompts);
+        Ok(plan.map(|plan| plan.rows_per_epoch).map_err(|faults| {
+            Fault::input(faults.join("; "))
+                .hint("lower --per-device-train-batch-size or --steps-per-generation, or give more prompts")
+        })?)
+    }
+
+    pub(crate) fn facts(&self, prompts: usize, shared: &SharedSettings, beta: f64) -> Vec<Fact> {
+        let Ok(plan) = self.config.plan(&shared.training, prompts) else { return Vec::new() };
+        let fact = |name, value: String| Fact { name, value: value.into(), reason: None };
+        let mut facts = vec![
+            fact("rewards", self.rewards.reward_funcs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            fact(
+                "drawn at a time",
+                format!(
+                    "{} completions: {} of each of {} prompts",
+                    plan.completions_per_generation, self.config.num_generations, plan.prompts_per_generation
+                ),
+            ),
+        ];
+        if plan.num_left_out > 0 {
+            facts.push(Fact {
+                name: "left out",
+                value: format!("{} prompts of each epoch", plan.num_left_out).into(),
+                reason: Some("the last of an epoch do not fill a batch; another epoch has another order".into()),
+            });
+        }
+        let (value, reason) = match (beta, self.config.sync_ref_model, shared.peft.use_peft) {
+            (0.0, ..) => ("none", "beta is 0"),
+            (_, true, _) => ("a copy of the model that follows it", "sync_ref_model is true"),
+            (_, false, true) => ("the model with its adapters as they were", "shares the weights of the base"),
+            (_, false, false) => ("a frozen copy of the model", "beta is not 0"),
+        };
+        facts.push(Fact { name: "reference", value: value.into(), reason: Some(reason.into()) });
+        facts
+    }
+
+    /// Prompts, rewards and a reference, ready for the method.
+    pub(crate) fn setup(
+        &self,
+        prompts: Vec<Prompt>,
+        model: &Qwen2,
+        setup: &Setup,
+        beta: f64,
+    ) -> anyhow::Result<RolloutSetup> {
+        let context = RewardContext::new(|line| eprintln!("{line}"));
+        let rewards = build_rewards(&self.rewards.reward_funcs, &context)?;
+        let mut rollouts = RolloutSetup::new(prompts, setup.companions.tokenizer.clone(), rewards);
+        rollouts.config = self.config.clone();
+        // Tensors are shared until one is changed: of a model with adapters, only those become two.
+        rollouts.reference = (beta != 0.0).then(|| Box::new(model.clone()));
+        if self.rewards.log_completions {
+            rollouts.completions_fn = Some(self.log.writer(setup.output_dir.join("completions.jsonl")));
+        }
+        Ok(rollouts)
+    }
+
+    /// What shows completions with every logged row.
+    pub(crate) fn table(&self, shared: &SharedSettings) -> Option<CompletionsTable> {
+        let RewardSettings { log_completions, num_completions_to_print, log_unique_prompts, .. } = self.rewards;
+        let every = shared.training.logging_steps;
+        log_completions.then(|| self.log.table(every, num_completions_to_print, log_unique_prompts))
+    }
+}
+
+/// Largest loss of a first step that means nothing.
+const NEAR_0: f64 = 0.05;
+
+/// Shows completions, and says once why the loss is near 0; `is_mean` where the loss of a first pass is the mean of the
+/// advantages.
+pub(crate) fn watch(mut table: Option<CompletionsTable>, is_mean: bool) -> Watch {
+    let mut said = false;
+    Box::new(move |row: &LogRow| {
+        let mut told = Vec::new();
+        if !std::mem::replace(&mut said, true) && row.step == 1 && is_mean && row.loss.abs() < NEAR_0 {
+            told.push(format!(
+                "the loss is {:.4}: on the first pass over fresh completions it is the mean of their advantages, about 0 \
+                 by construction, and its gradient is not. `reward` shows what is learned",
+                row.loss
+            ));
+        }
+        told.extend(table.as_mut().and_then(|table| table.observe(row.step)));
+        (!told.is_empty()).then(|| told.join("\n"))
+    })
+}

@@ -7,14 +7,13 @@ entropy, and what it logs. `advantages`: what it makes of fixed rewards. `runs`:
 that the trained model gives for a probe.
 """
 
+import contextlib
+import functools
 import itertools
 import math
-import os
-import tempfile
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# First, since it keeps the libraries offline.
+from reference import last_logits, load, numbers, provenance, trainer, write
 
 import datasets
 import torch
@@ -22,8 +21,6 @@ import transformers
 import trl
 import trl.trainer.grpo_trainer
 import trl.trainer.rloo_trainer
-
-from reference import FIXTURES, load, numbers, provenance, write
 
 SEED = 42
 MODEL = "tied-grouped"
@@ -145,44 +142,24 @@ def rollout(prompts, trainer):
     return {"prompt_ids": [tokenizer(prompt)["input_ids"] for prompt in prompts], "completion_ids": ids, "logprobs": None}
 
 
-def make(trainer_class, config_class, rewards, output_dir, **settings):
+@contextlib.contextmanager
+def make(trainer_class, config_class, rewards, settings):
     transformers.set_seed(SEED)
-    model = load(MODEL)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(FIXTURES / MODEL)
-    config = config_class(
-        output_dir=output_dir,
-        seed=SEED,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        shuffle_dataset=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        **settings,
-    )
-    trainer = trainer_class(
-        model,
-        [reward(name) for name in rewards],
-        args=config,
-        train_dataset=datasets.Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS]),
-        processing_class=tokenizer,
-        **({"rollout_func": rollout} if trainer_class is trl.GRPOTrainer else {}),
-    )
-    if trainer_class is trl.RLOOTrainer:
-        # It has no such function.
-        def generate(prompts):
-            out = rollout(prompts, trainer)
-            count(trainer, out["prompt_ids"], out["completion_ids"])
-            return out["prompt_ids"], out["completion_ids"], trainer.processing_class.batch_decode(out["completion_ids"])
+    more = {"rollout_func": rollout} if trainer_class is trl.GRPOTrainer else {}
+    judged = functools.partial(trainer_class, reward_funcs=[reward(name) for name in rewards], **more)
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    settings = {"shuffle_dataset": False, **settings}
+    with trainer(judged, config_class, load(MODEL), rows, SEED, settings, MODEL) as made:
+        if trainer_class is trl.RLOOTrainer:
+            # It has no such function.
+            made._generate = functools.partial(generate, made)
+        yield made
 
-        trainer._generate = generate
-    # Transformers fills in a reference only where it is asked for by name.
-    if getattr(trainer, "ref_model", None) is None and settings.get("beta", config.beta) != 0.0:
-        trainer.ref_model = load(MODEL)
-    return trainer
+
+def generate(trainer, prompts):
+    out = rollout(prompts, trainer)
+    count(trainer, out["prompt_ids"], out["completion_ids"])
+    return out["prompt_ids"], out["completion_ids"], trainer.processing_class.batch_decode(out["completion_ids"])
 
 
 def count(trainer, prompt_ids, completion_ids):
@@ -201,10 +178,9 @@ def count(trainer, prompt_ids, completion_ids):
 
 def train(trainer_class, config_class, rewards, changes):
     settings = {**COMMON, **changes}
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = make(trainer_class, config_class, rewards, output_dir, **settings)
-        trainer.train()
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    with make(trainer_class, config_class, rewards, settings) as made:
+        made.train()
+        history = [entry for entry in made.state.log_history if "loss" in entry]
     skipped = {"step_time", "total_flos"}
     steps = [
         {
@@ -214,9 +190,7 @@ def train(trainer_class, config_class, rewards, changes):
         }
         for entry in history
     ]
-    with torch.no_grad():
-        logits = trainer.model.eval()(torch.tensor([PROBE])).logits[0, -1]
-    return {"rewards": rewards, "settings": settings, "steps": steps, "probe_logits": numbers(logits)}
+    return {"rewards": rewards, "settings": settings, "steps": steps, "probe_logits": last_logits(made.model, PROBE)}
 
 
 # What the README of a table of fixed values would say: two completions, of which the first has three tokens.
@@ -280,10 +254,9 @@ def losses():
         "small": dict(accumulation_steps=2, steps_per_generation=4, num_items=20, max_completion_length=8),
         "large": dict(accumulation_steps=3, steps_per_generation=3, num_items=70, max_completion_length=12),
     }
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = make(trl.GRPOTrainer, trl.GRPOConfig, ["first"], output_dir, **COMMON)
+    with make(trl.GRPOTrainer, trl.GRPOConfig, ["first"], COMMON) as made:
         results = [
-            {"table": table, "settings": case, **loss(trainer, tables[table], normalizers[table], case)}
+            {"table": table, "settings": case, **loss(made, tables[table], normalizers[table], case)}
             for table in tables
             for case in cases()
         ]
@@ -357,12 +330,11 @@ def advantages():
 
 def judged(trainer_class, config_class, rewards, settings, method):
     settings = {**settings, "per_device_train_batch_size": 16, "num_generations": 4, "max_completion_length": 8}
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = make(trainer_class, config_class, rewards, output_dir, **settings)
-        trainer.model.train()
+    with make(trainer_class, config_class, rewards, settings) as made:
+        made.model.train()
         rows = [{"prompt": prompt} for prompt in PROMPTS for _ in range(4)]
-        output = trainer._generate_and_score_completions(rows)
-    metrics = trainer._metrics["train"]
+        output = made._generate_and_score_completions(rows)
+    metrics = made._metrics["train"]
     told = {key: metrics[key][0] for key in ("reward", "reward_std", "frac_reward_zero_std")}
     told = {key: float(f"{value:.9g}") for key, value in told.items()}
     return {

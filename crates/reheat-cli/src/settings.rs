@@ -12,12 +12,14 @@ mod plan; // what will be done, printed
 mod dataset; // --dataset and what goes with it
 mod prepare; // --max-length, --packing and what else a row becomes
 
+#[cfg(test)]
+pub(crate) use self::names::assert_page;
 pub(crate) use self::{
     dataset::DatasetSettings,
     flags::{Flags, HasTable},
     names::{Foreign, foreign},
     plan::{Fact, Plan, write_yaml},
-    prepare::{AnswerSettings, PrepareSettings},
+    prepare::{AnswerSettings, PrepareSettings, PromptSettings},
     resolve::{Origin, Resolved, resolve},
     table::Table,
 };

@@ -4,16 +4,16 @@ use std::sync::LazyLock;
 
 use reheat_data::{Prepared, Prompt};
 use reheat_model::Qwen2;
-use reheat_train::{Grpo, GrpoConfig, RolloutConfig};
+use reheat_train::{Grpo, GrpoConfig, GrpoLossType, RolloutConfig};
 use serde_json::json;
 
 use crate::{
     fault::Fault,
     progress::Watch,
-    settings::{Fact, HasTable, Resolved, Table},
+    settings::{Fact, HasTable, PromptSettings, Resolved, Table},
     training::{
         self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
-        rollouts::{self, PromptSettings, RewardSettings, RolloutCommand},
+        rollouts::{self, RewardSettings, RolloutCommand},
     },
 };
 
@@ -94,6 +94,8 @@ impl TrainingCommand for GrpoSettings {
     }
 
     fn watch(&self, shared: &SharedSettings) -> Option<Watch> {
-        Some(rollouts::watch(self.rollouts.table(shared), true))
+        // Those of the likelihood itself are no mean of advantages.
+        let is_mean = !matches!(self.loss.loss_type, GrpoLossType::Cispo | GrpoLossType::Vespo);
+        Some(rollouts::watch(self.rollouts.table(shared), is_mean))
     }
 }

@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::{
     fault::Fault,
     progress::Watch,
-    settings::{Fact, HasTable, Resolved, Table},
+    settings::{Fact, HasTable, PromptSettings, Resolved, Table},
     training::{
         self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
-        rollouts::{self, PromptSettings, RewardSettings, RolloutCommand},
+        rollouts::{self, RewardSettings, RolloutCommand},
     },
 };
 
@@ -94,6 +94,19 @@ impl TrainingCommand for RlooSettings {
     }
 
     fn watch(&self, shared: &SharedSettings) -> Option<Watch> {
-        Some(rollouts::watch(self.rollouts.table(shared), false))
+        Some(rollouts::watch(self.rollouts.table(shared), true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{commands::grpo::GrpoSettings, settings::assert_page};
+
+    #[test]
+    fn the_page_of_trl_options_tells_the_truth() {
+        let page = include_str!("../../../../docs/reference/trl-grpo-options.md");
+        // Options of TRL 1.16's GRPOScriptArguments, GRPOConfig and RLOOConfig that are theirs alone.
+        assert_eq!(assert_page(page, &[GrpoSettings::table(), RlooSettings::table()]), 2 + 77 + 2);
     }
 }

@@ -107,33 +107,13 @@ impl TrainingCommand for SftSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Foreign, foreign};
+    use crate::settings::assert_page;
 
     /// `docs/reference/trl-options.md` against the settings, row by row.
     #[test]
     fn the_page_of_trl_options_tells_the_truth() {
         let page = include_str!("../../../../docs/reference/trl-options.md");
-        let rows: Vec<[&str; 3]> = page
-            .lines()
-            .filter(|line| line.starts_with("| `"))
-            .map(|line| {
-                let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-                cells.try_into().unwrap_or_else(|cells| panic!("three columns expected: {cells:?}"))
-            })
-            .collect();
         // Options of TRL 1.16's ScriptArguments, ModelConfig and SFTConfig.
-        assert_eq!(rows.len(), 6 + 19 + 135);
-        for [option, state, note] in rows {
-            let key = option.trim_matches('`');
-            let known = SftSettings::table().field(key).is_some();
-            let told = match (known, foreign(key)) {
-                (true, _) => ("works", note.to_owned()),
-                (false, Some(Foreign::Renamed(name))) => ("other name", format!("`{name}`")),
-                (false, Some(Foreign::Ignored(reason))) => ("no effect", reason.to_owned()),
-                (false, Some(Foreign::Refused(reason))) => ("refused", reason.to_owned()),
-                (false, None) => ("unknown", String::new()),
-            };
-            assert_eq!((state, note.to_owned()), told, "{key}");
-        }
+        assert_eq!(assert_page(page, &[SftSettings::table()]), 6 + 19 + 135);
     }
 }

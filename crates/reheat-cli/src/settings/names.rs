@@ -173,3 +173,24 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         _ => return None,
     })
 }
+
+/// Compares a page of `docs/reference` with what becomes of its options in one of the tables, and gives their number.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_page(page: &str, tables: &[&super::Table]) -> usize {
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let check = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [option, state, note] = cells[..] else { panic!("three columns expected: {cells:?}") };
+        let key = option.trim_matches('`');
+        let told = match foreign(key) {
+            _ if tables.iter().any(|table| table.field(key).is_some()) => ("works", note.to_owned()),
+            Some(Foreign::Renamed(name)) => ("other name", format!("`{name}`")),
+            Some(Foreign::Ignored(reason)) => ("no effect", reason.to_owned()),
+            Some(Foreign::Refused(reason)) => ("refused", reason.to_owned()),
+            None => ("unknown", String::new()),
+        };
+        assert_eq!((state, note.to_owned()), told, "{key}");
+    };
+    rows.map(check).count()
+}

@@ -88,6 +88,41 @@ impl AnswerSettings {
     }
 }
 
+/// What a row becomes that is to be completed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PromptSettings {
+    /// What the columns mean: prompt_only, question_answer, messages …; told from the rows when absent.
+    #[schemars(extend("x-flag" = "format"))]
+    pub(crate) dataset_format: Option<String>,
+    /// Longest prompt in tokens; rows with a longer one are left out and counted. No limit when absent.
+    pub(crate) max_prompt_length: Option<usize>,
+    /// What a message says that spells a control token such as <|im_end|>: the characters (`literal`), or the token,
+    /// as in transformers (`recognized`).
+    #[schemars(with = "ControlTokensSchema")]
+    pub(crate) control_tokens: ControlTokens,
+    /// What happens when a row can't be used: the run stops, or the row is left out, counted and written to
+    /// `rejected.jsonl`.
+    #[schemars(with = "BadRowSchema")]
+    pub(crate) on_bad_row: OnBadRow,
+}
+
+impl Default for PromptSettings {
+    fn default() -> Self {
+        let PrepareSettings { control_tokens, on_bad_row, .. } = PrepareSettings::default();
+        Self { dataset_format: None, max_prompt_length: None, control_tokens, on_bad_row }
+    }
+}
+
+impl PromptSettings {
+    /// The settings as the library takes them. Rows that are left out are written to `rejected`.
+    pub(crate) fn options(&self, rejected: Option<PathBuf>) -> anyhow::Result<PrepareOptions> {
+        let Self { dataset_format, max_prompt_length: max_length, control_tokens, on_bad_row } = self.clone();
+        let (overlong, rest) = (Overlong::Drop, PrepareSettings::default());
+        PrepareSettings { dataset_format, max_length, overlong, control_tokens, on_bad_row, ..rest }.options(rejected)
+    }
+}
+
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 #[expect(dead_code, reason = "the values of `Overlong`, whose crate has no schemas")]

@@ -1,6 +1,6 @@
 //! What `grpo` and `rloo` have in common: prompts, rewards, and how completions are drawn and shown.
 
-use reheat_data::{Overlong, PrepareOptions, Prepared, Prompt, prepare_prompts};
+use reheat_data::{Prepared, Prompt, prepare_prompts};
 use reheat_model::Qwen2;
 use reheat_train::{LogRow, RewardContext, RewardSpec, RolloutConfig, RolloutSetup, build_rewards};
 use schemars::JsonSchema;
@@ -13,43 +13,8 @@ use super::{
 use crate::{
     fault::Fault,
     progress::Watch,
-    settings::{AnswerSettings, Fact, Resolved},
+    settings::{Fact, PromptSettings, Resolved},
 };
-
-/// What a row becomes that is to be completed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct PromptSettings {
-    /// What the columns mean: prompt, question_answer, messages …; told from the rows when absent.
-    #[schemars(extend("x-flag" = "format"))]
-    dataset_format: Option<String>,
-    /// Longest prompt in tokens; rows with a longer one are left out and counted. No limit when absent.
-    max_prompt_length: Option<usize>,
-    /// What a message says that spells a control token such as <|im_end|>: the characters (`literal`), or the token,
-    /// as in transformers (`recognized`).
-    #[schemars(with = "ControlTokensSchema")]
-    control_tokens: reheat_chat::ControlTokens,
-    /// What happens when a row can't be used: the run stops, or the row is left out, counted and written to
-    /// `rejected.jsonl`.
-    #[schemars(with = "BadRowSchema")]
-    on_bad_row: reheat_data::OnBadRow,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-#[expect(dead_code, reason = "the values of `ControlTokens`, whose crate has no schemas")]
-enum ControlTokensSchema {
-    Literal,
-    Recognized,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-#[expect(dead_code, reason = "the values of `OnBadRow`, whose crate has no schemas")]
-enum BadRowSchema {
-    Error,
-    Skip,
-}
 
 /// What judges completions, and what is shown of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -108,13 +73,7 @@ impl RolloutCommand {
     }
 
     pub(crate) fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
-        let PromptSettings { dataset_format, max_prompt_length, control_tokens, on_bad_row } = self.data.clone();
-        let answers = AnswerSettings { dataset_format, control_tokens, on_bad_row, ..AnswerSettings::default() };
-        let options = PrepareOptions {
-            max_length: max_prompt_length,
-            overlong: Overlong::Drop,
-            ..answers.options(rows.rejected)?
-        };
+        let options = self.data.options(rows.rejected)?;
         let (tokenizer, template) = (&rows.companions.tokenizer, rows.companions.template.as_ref());
         Ok(prepare_prompts(&rows.dataset, tokenizer, template, &options, rows.progress)?)
     }

@@ -1,0 +1,247 @@
+//! `reheat grpo` and `reheat rloo` as a user runs them, on the bundled model and on real questions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use burn::tensor::Device;
+use reheat_model::{Qwen2, Qwen2Config, SaveOptions};
+use serde_json::Value;
+
+fn demo(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name)
+}
+
+/// Questions with short answers.
+const PROMPTS: &str = r#"
+{"prompt": "What does the owl eat?", "answer": "mice"}
+{"prompt": [{"role": "user", "content": "Where does the fox live?"}], "answer": "forest"}
+{"prompt": "Name a colour.", "answer": "blue"}
+{"prompt": "Say something.", "answer": null}
+"#;
+
+/// Runs a method in a folder with `prompts.jsonl`.
+fn reheat(method: &str, folder: &Path, model: &Path, arguments: &[&str]) -> Output {
+    let prompts = folder.join("prompts.jsonl");
+    if !prompts.exists() {
+        fs::write(&prompts, PROMPTS.trim()).expect("a file can be written");
+    }
+    Command::new(env!("CARGO_BIN_EXE_reheat"))
+        .args([method, "--logging-steps", "1", "--output-dir", "run", "--dataset", "prompts.jsonl", "--model"])
+        .arg(model)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("reheat starts")
+}
+
+/// Short completions in groups of four.
+const SMALL: [&str; 8] = [
+    "--num-generations", "4", "--max-completion-length", "8", "--per-device-train-batch-size", "8", "--learning-rate",
+    "1e-4",
+];
+
+fn train(method: &str, folder: &Path, arguments: &[&str]) -> Output {
+    reheat(method, folder, &demo("base"), &[&SMALL[..], arguments].concat())
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", stderr(output));
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+#[test]
+fn completions_are_judged_shown_and_kept() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = [
+        "--max-steps", "3", "--reward", "length:4", "--reward", "contains:answer", "--reward-weights", "1", "2",
+        "--log-completions", "--num-completions-to-print", "2",
+    ];
+    let output = train("grpo", folder.path(), &arguments);
+    assert_done(&output);
+    let said = stderr(&output);
+    assert!(said.contains("note: the loss is ") && said.contains("about 0 by construction"), "{said}");
+    assert!(said.contains("completions of step 2\nprompt "), "{said}");
+    assert!(said.contains("reward by step"), "{said}");
+
+    let rows = lines(&folder.path().join("run/metrics.jsonl"));
+    assert_eq!(rows.len(), 3);
+    for metric in [
+        "reward", "reward_std", "frac_reward_zero_std", "rewards/length/mean", "rewards/length/std",
+        "completions/mean_length", "completions/clipped_ratio", "entropy", "clip_ratio/region_mean", "step_time",
+        "time/generation", "time/training", "sampling/sampling_logp_difference/mean",
+    ] {
+        assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
+    }
+    let completions = lines(&folder.path().join("run/completions.jsonl"));
+    assert_eq!(completions.len(), 3 * 8);
+    let unjudged = completions.iter().filter(|one| one["prompt"] == "Say something.");
+    assert!(unjudged.clone().count() > 0 && unjudged.clone().all(|one| one["rewards"]["contains"].is_null()));
+    assert!(folder.path().join("run/model.safetensors").is_file());
+    assert!(folder.path().join("run/plots/reward.svg").is_file());
+    let card = fs::read_to_string(folder.path().join("run/README.md")).expect("a model card");
+    assert!(card.contains("group relative policy optimisation") && card.contains("plots/reward.svg"), "{card}");
+}
+
+/// The checkpoint of step 1 holds completions that are drawn and not used up; the reference of `rloo` is not saved, as it
+/// follows from the model.
+#[test]
+fn a_resumed_run_ends_in_the_same_bytes() {
+    let spread = ["--reward", "length:4", "--steps-per-generation", "2", "--max-steps", "3", "--save-steps", "1"];
+    for (method, more) in [("grpo", &["--num-iterations", "2"][..]), ("rloo", &["--beta", "0.1"][..])] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let arguments = [&spread[..], more].concat();
+        assert_done(&train(method, folder.path(), &arguments));
+        let model = folder.path().join("run/model.safetensors");
+        let whole = fs::read(&model).expect("the final model");
+        fs::remove_file(&model).expect("the final model");
+        for step in [2, 3] {
+            fs::remove_dir_all(folder.path().join(format!("run/checkpoint-{step}"))).expect("a checkpoint");
+        }
+        assert_done(&train(method, folder.path(), &[&arguments[..], &["--resume-from-checkpoint"]].concat()));
+        assert!(whole == fs::read(&model).expect("the final model"), "{method}: the resumed run ends in other weights");
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_is_drawn_and_what_is_left_out() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["--reward", "think_format", "--per-device-train-batch-size", "12", "--use-peft", "--beta", "0.1"];
+    let output = train("grpo", folder.path(), &[&arguments[..], &["--dry-run", "--json"]].concat());
+    assert_done(&output);
+    let plan: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = plan.to_string();
+    assert!(text.contains("12 completions: 4 of each of 3 prompts"), "{text}");
+    assert!(text.contains("1 prompts of each epoch"), "{text}");
+    assert!(text.contains("the model with its adapters as they were"), "{text}");
+    assert_eq!(plan["settings"]["loss_type"]["value"], "dapo");
+    assert!(!folder.path().join("run").exists());
+}
+
+#[track_caller]
+fn assert_refused(method: &str, arguments: &[&str], expected: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = train(method, folder.path(), arguments);
+    let said = stderr(&output);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    assert!(said.contains(expected) && !said.contains("panicked"), "{said}");
+    assert!(!folder.path().join("run/model.safetensors").exists());
+}
+
+#[test]
+fn what_cannot_work_is_told_before_anything_is_loaded() {
+    assert_refused("grpo", &[], "--reward is missing: something has to judge the completions");
+    assert_refused("grpo", &["--reward", "nonsense"], "nonsense");
+    assert_refused(
+        "grpo",
+        &["--reward", "think_format", "--num-generations", "1"],
+        "num_generations is 1, expected 2 or more",
+    );
+    assert_refused(
+        "rloo",
+        &["--reward", "think_format", "--num-generations", "3"],
+        "8 completions are drawn at a time (per_device_train_batch_size 8 times steps_per_generation 1), expected a multiple of num_generations, 3",
+    );
+    assert_refused(
+        "grpo",
+        &["--reward", "think_format", "--reward-weights", "1", "2"],
+        "reward_weights has 2 values for 1 rewards",
+    );
+    assert_refused(
+        "grpo",
+        &["--reward", "think_format", "--per-device-train-batch-size", "32"],
+        "8 prompts are drawn for at a time (32 completions in groups of num_generations, 4), and the dataset has 4",
+    );
+    assert_refused("grpo", &["--reward", "accuracy:nothing"], "needs the column `nothing`");
+    assert_refused(
+        "grpo",
+        &["--reward", "program:exit 3", "--max-steps", "1"],
+        "program",
+    );
+}
+
+#[test]
+fn a_dataset_without_prompts_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("prompts.jsonl"), "{\"text\": \"once upon a time\"}\n").expect("a file");
+    let output = train("grpo", folder.path(), &["--reward", "think_format"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("prompt"), "{said}");
+}
+
+/// What was learned before a reward fails is saved, and the run goes on from there.
+#[test]
+fn a_run_whose_reward_fails_goes_on_when_it_is_mended() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // Counts the batches that it has judged, and refuses the third.
+    let program = "while read -r batch; do\n\
+        count=$(cat count 2>/dev/null || echo 0)\n\
+        [ \"$count\" -lt 2 ] || exit 3\n\
+        echo $((count + 1)) > count\n\
+        echo '[0, 1, 2, 3, 4, 5, 6, 7]'\n\
+        done\n";
+    fs::write(folder.path().join("reward.sh"), program).expect("a file");
+    let reward = ["--reward", "program:sh reward.sh", "--max-steps", "4"];
+    let output = train("grpo", folder.path(), &reward);
+    let said = stderr(&output);
+    assert!(!output.status.success() && said.contains("ended before it answered"), "{said}");
+    assert!(folder.path().join("run/checkpoint-2").is_dir(), "{said}");
+    fs::remove_file(folder.path().join("count")).expect("the count");
+    assert_done(&train("grpo", folder.path(), &[&reward[..], &["--resume-from-checkpoint"]].concat()));
+}
+
+/// Real questions and the real tokenizer, with a model that knows nothing: rows, prompts, completions, rewards, steps,
+/// checkpoint, resume.
+#[test]
+fn grade_school_maths_from_end_to_end() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let (tokenizer, questions) = (shared.join("qwen25-tokenizer"), shared.join("gsm8k/train-1000.jsonl"));
+    if !tokenizer.is_dir() || !questions.is_file() {
+        eprintln!("skipped: the real tokenizer and questions are not here");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = folder.path().join("model");
+    fs::create_dir(&model).expect("a folder");
+    let config = Qwen2Config::tiny(151_936);
+    Qwen2::random(&config, 1, &Device::flex()).save(&model, &SaveOptions::default()).expect("a model can be saved");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(tokenizer.join(name), model.join(name)).expect("a file can be copied");
+    }
+    let rows = fs::read_to_string(questions).expect("questions");
+    let first: Vec<&str> = rows.lines().take(8).collect();
+    fs::write(folder.path().join("prompts.jsonl"), first.join("\n")).expect("a file");
+    let arguments = [
+        "--num-generations", "2", "--max-completion-length", "6", "--per-device-train-batch-size", "8",
+        "--steps-per-generation", "2", "--reward", "accuracy:answer", "--reward", "length:3", "--max-steps", "3",
+        "--save-steps", "1", "--log-completions", "--learning-rate", "1e-3",
+    ];
+    assert_done(&reheat("grpo", folder.path(), &model, &arguments));
+    let completions = lines(&folder.path().join("run/completions.jsonl"));
+    assert_eq!(completions.len(), 2 * 16);
+    for completion in &completions {
+        // Every answer of the dataset can be read; none is found by chance.
+        assert_eq!(completion["rewards"]["accuracy"], 0.0, "{completion}");
+        let said = completion["prompt"].to_string();
+        assert!(first.iter().any(|row| row.contains(said.trim_matches('"').split('?').next().unwrap_or("-"))), "{said}");
+    }
+    let weights = folder.path().join("run/model.safetensors");
+    let whole = fs::read(&weights).expect("the final model");
+    for step in [2, 3] {
+        fs::remove_dir_all(folder.path().join(format!("run/checkpoint-{step}"))).expect("a checkpoint");
+    }
+    let again = [&arguments[..], &["--resume-from-checkpoint"]].concat();
+    assert_done(&reheat("grpo", folder.path(), &model, &again));
+    assert!(whole == fs::read(&weights).expect("the final model"), "the resumed run ends in other weights");
+}

@@ -36,14 +36,16 @@ fn reheat(method: &str, folder: &Path, model: &Path, arguments: &[&str]) -> Outp
         .expect("reheat starts")
 }
 
-/// Short completions in groups of four.
-const SMALL: [&str; 8] = [
-    "--num-generations", "4", "--max-completion-length", "8", "--per-device-train-batch-size", "8", "--learning-rate",
-    "1e-4",
-];
-
+/// Short completions in groups of four, unless the arguments say otherwise.
 fn train(method: &str, folder: &Path, arguments: &[&str]) -> Output {
-    reheat(method, folder, &demo("base"), &[&SMALL[..], arguments].concat())
+    let small = [
+        ["--num-generations", "4"],
+        ["--max-completion-length", "8"],
+        ["--per-device-train-batch-size", "8"],
+        ["--learning-rate", "1e-4"],
+    ];
+    let others = small.iter().filter(|[name, _]| !arguments.contains(name)).flatten().copied();
+    reheat(method, folder, &demo("base"), &others.chain(arguments.iter().copied()).collect::<Vec<_>>())
 }
 
 fn stderr(output: &Output) -> String {

@@ -144,9 +144,11 @@ impl TrainingProgress {
         let margin = row.metric("rewards/margins").map(|margin| format!("  margin {margin:+.3}")).unwrap_or_default();
         let reward = row.metric("reward").map(|reward| format!("  reward {reward:.3}")).unwrap_or_default();
         let length = row.metric("completions/mean_length").map(|len| format!("  {len:.0} tokens")).unwrap_or_default();
+        // No minus before what is shown as 0.
+        let loss = if row.loss.abs() < 5e-5 { 0.0 } else { row.loss };
         format!(
-            "step {step:>width$}/{total}  epoch {:.2}  loss {:.4}{margin}{reward}{length}{speed}{memory}",
-            row.epoch, row.loss
+            "step {step:>width$}/{total}  epoch {:.2}  loss {loss:.4}{margin}{reward}{length}{speed}{memory}",
+            row.epoch
         )
     }
 

@@ -248,12 +248,7 @@ fn show(plan: &Plan, format: Format) -> anyhow::Result<()> {
 }
 
 /// What follows from the settings and the rows.
-fn facts<T>(
-    prepared: &Prepared<T>,
-    steps: u64,
-    device: &ChosenDevice,
-    eos_note: Option<String>,
-) -> Vec<Fact> {
+fn facts<T>(prepared: &Prepared<T>, steps: u64, device: &ChosenDevice, eos_note: Option<String>) -> Vec<Fact> {
     let report = &prepared.report;
     let formats =
         report.files.iter().map(|(file, detection)| format!("{file}: {} ({})", detection.format, detection.reason));

@@ -66,8 +66,18 @@ fn lines(path: &Path) -> Vec<Value> {
 fn completions_are_judged_shown_and_kept() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let arguments = [
-        "--max-steps", "3", "--reward", "length:4", "--reward", "contains:answer", "--reward-weights", "1", "2",
-        "--log-completions", "--num-completions-to-print", "2",
+        "--max-steps",
+        "3",
+        "--reward",
+        "length:4",
+        "--reward",
+        "contains:answer",
+        "--reward-weights",
+        "1",
+        "2",
+        "--log-completions",
+        "--num-completions-to-print",
+        "2",
     ];
     let output = train("grpo", folder.path(), &arguments);
     assert_done(&output);
@@ -79,9 +89,19 @@ fn completions_are_judged_shown_and_kept() {
     let rows = lines(&folder.path().join("run/metrics.jsonl"));
     assert_eq!(rows.len(), 3);
     for metric in [
-        "reward", "reward_std", "frac_reward_zero_std", "rewards/length/mean", "rewards/length/std",
-        "completions/mean_length", "completions/clipped_ratio", "entropy", "clip_ratio/region_mean", "step_time",
-        "time/generation", "time/training", "sampling/sampling_logp_difference/mean",
+        "reward",
+        "reward_std",
+        "frac_reward_zero_std",
+        "rewards/length/mean",
+        "rewards/length/std",
+        "completions/mean_length",
+        "completions/clipped_ratio",
+        "entropy",
+        "clip_ratio/region_mean",
+        "step_time",
+        "time/generation",
+        "time/training",
+        "sampling/sampling_logp_difference/mean",
     ] {
         assert!(rows[0][metric].is_number(), "{metric} is missing in {}", rows[0]);
     }
@@ -165,11 +185,7 @@ fn what_cannot_work_is_told_before_anything_is_loaded() {
         "8 prompts are drawn for at a time (32 completions in groups of num_generations, 4), and the dataset has 4",
     );
     assert_refused("grpo", &["--reward", "accuracy:nothing"], "needs the column `nothing`");
-    assert_refused(
-        "grpo",
-        &["--reward", "program:exit 3", "--max-steps", "1"],
-        "program",
-    );
+    assert_refused("grpo", &["--reward", "program:exit 3", "--max-steps", "1"], "program");
 }
 
 #[test]
@@ -225,9 +241,25 @@ fn grade_school_maths_from_end_to_end() {
     let first: Vec<&str> = rows.lines().take(8).collect();
     fs::write(folder.path().join("prompts.jsonl"), first.join("\n")).expect("a file");
     let arguments = [
-        "--num-generations", "2", "--max-completion-length", "6", "--per-device-train-batch-size", "8",
-        "--steps-per-generation", "2", "--reward", "accuracy:answer", "--reward", "length:3", "--max-steps", "3",
-        "--save-steps", "1", "--log-completions", "--learning-rate", "1e-3",
+        "--num-generations",
+        "2",
+        "--max-completion-length",
+        "6",
+        "--per-device-train-batch-size",
+        "8",
+        "--steps-per-generation",
+        "2",
+        "--reward",
+        "accuracy:answer",
+        "--reward",
+        "length:3",
+        "--max-steps",
+        "3",
+        "--save-steps",
+        "1",
+        "--log-completions",
+        "--learning-rate",
+        "1e-3",
     ];
     assert_done(&reheat("grpo", folder.path(), &model, &arguments));
     let completions = lines(&folder.path().join("run/completions.jsonl"));
@@ -236,7 +268,10 @@ fn grade_school_maths_from_end_to_end() {
         // Every answer of the dataset can be read; none is found by chance.
         assert_eq!(completion["rewards"]["accuracy"], 0.0, "{completion}");
         let said = completion["prompt"].to_string();
-        assert!(first.iter().any(|row| row.contains(said.trim_matches('"').split('?').next().unwrap_or("-"))), "{said}");
+        assert!(
+            first.iter().any(|row| row.contains(said.trim_matches('"').split('?').next().unwrap_or("-"))),
+            "{said}"
+        );
     }
     let weights = folder.path().join("run/model.safetensors");
     let whole = fs::read(&weights).expect("the final model");

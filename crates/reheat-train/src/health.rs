@@ -258,7 +258,9 @@ mod tests {
             let share = if step == 3 { 0.5 } else { 1.0 };
             let metrics = [("frac_reward_zero_std", share), ("completions/clipped_ratio", 0.1)];
             let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
-            said.extend(health.step(&LogRow { metrics, ..row(step, 0.0, 0.0) }).into_iter().map(|advice| (step, advice)));
+            said.extend(
+                health.step(&LogRow { metrics, ..row(step, 0.0, 0.0) }).into_iter().map(|advice| (step, advice)),
+            );
         }
         // A loss of 0 and a gradient of 0 follow from it, and are not told.
         assert_eq!(said, [(8, Advice::NoSignal(1.0))]);

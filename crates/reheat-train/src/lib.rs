@@ -69,8 +69,8 @@ pub use self::{
     error::TrainError,
     gradients::Gradients,
     grpo::{
-        Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoTokens, ImportanceSamplingLevel, MultiObjectiveAggregation, Normalizer,
-        Ratios, ScaleRewards, group_advantages, grpo_loss,
+        Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoTokens, ImportanceSamplingLevel, MultiObjectiveAggregation,
+        Normalizer, Ratios, ScaleRewards, group_advantages, grpo_loss,
     },
     health::{Advice, Health},
     integrity::hash_of,

@@ -247,9 +247,8 @@ impl<M: Method> Trainer<M> {
             let seed = config.seed.rotate_left(32) ^ micro_step;
             let model = model.with_dropout(seed);
             let noise = config.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha, seed });
-            let pass = ModelPass::new(&model, checkpointing)
-                .with_noise(noise)
-                .at_temperature(self.method.temperature());
+            let pass =
+                ModelPass::new(&model, checkpointing).with_noise(noise).at_temperature(self.method.temperature());
             let objective = self.method.objective(batch, num_items_in_batch);
             let tokens = pass.forward_backward(self.method.sequences(batch), &objective, &mut gradients);
             measures.add(&self.method.measure(batch, &tokens, num_items_in_batch));

@@ -272,7 +272,8 @@ fn setup(golden: &Value, case: &Value, tokenizer: &Tokenizer) -> RolloutSetup {
         });
         Box::new(judge) as Box<dyn Reward>
     });
-    let prompts = texts.iter().map(|text| Prompt { prompt_ids: encode(text), prompt: json!(text), ..Prompt::default() });
+    let prompts =
+        texts.iter().map(|text| Prompt { prompt_ids: encode(text), prompt: json!(text), ..Prompt::default() });
     let mut setup = RolloutSetup::new(prompts.collect(), tokenizer.clone(), rewards.collect());
     setup.rollout_fn = Some(Box::new(move |prompts: &[&[u32]], _num_generations| {
         let group = |ids: &&[u32]| known.iter().find(|(prompt, _)| prompt == ids).expect("a listed one").1.clone();

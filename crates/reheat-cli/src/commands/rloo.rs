@@ -53,6 +53,8 @@ impl HasTable for RlooSettings {
                     .with::<RolloutConfig>("Completions")
                     .with::<RlooConfig>("Loss")
             })
+            // Completions are drawn without dropout: with it, another policy would be trained than the one that wrote.
+            .with_default("lora_dropout", json!(0.0))
             .with_default("learning_rate", json!(1e-6))
             .with_default("num_generations", json!(2))
         });

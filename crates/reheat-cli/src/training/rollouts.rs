@@ -158,7 +158,7 @@ pub(crate) fn watch(mut table: Option<CompletionsTable>, is_mean: bool) -> Watch
             told.push(format!(
                 "the loss is {:.4}: on the first pass over fresh completions it is the mean of their advantages, about 0 \
                  by construction, and its gradient is not. `reward` shows what is learned",
-                row.loss
+                row.loss.abs()
             ));
         }
         told.extend(table.as_mut().and_then(|table| table.observe(row.step)));

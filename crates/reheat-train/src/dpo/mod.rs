@@ -16,10 +16,6 @@ mod reference;
 mod method;
 mod watch;
 
-pub(crate) use self::{
-    method::check_pairs,
-    reference::{followed_weights, mix, with_followed_weights},
-};
 pub use self::{
     batch::{DpoBatch, ReferenceLogprobs},
     config::{DpoConfig, DpoLossType, FDivergence, FDivergenceType},
@@ -27,4 +23,8 @@ pub use self::{
     method::Dpo,
     reference::{Reference, precompute_reference},
     watch::{DpoNotice, DpoWatch},
+};
+pub(crate) use self::{
+    method::check_pairs,
+    reference::{followed_weights, mix, with_followed_weights},
 };

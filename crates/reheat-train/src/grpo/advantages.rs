@@ -109,12 +109,10 @@ mod tests {
     fn rewards_are_scaled_by_group_by_batch_or_not_at_all() {
         let rewards = columns(&[1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 1.0, 0.0]);
         let group = group_advantages(&rewards, &[1.0], 4, &config(ScaleRewards::Group));
-        let expected =
-            [1.30531, -0.783186, 0.261062, -0.783186, -0.865875, 0.865875, 0.865875, -0.865875];
+        let expected = [1.30531, -0.783186, 0.261062, -0.783186, -0.865875, 0.865875, 0.865875, -0.865875];
         assert_advantages(&group, &expected, 0.0);
         let batch = group_advantages(&rewards, &[1.0], 4, &config(ScaleRewards::Batch));
-        let expected =
-            [1.261058, -0.756635, 0.252212, -0.756635, -1.008846, 1.008846, 1.008846, -1.008846];
+        let expected = [1.261058, -0.756635, 0.252212, -0.756635, -1.008846, 1.008846, 1.008846, -1.008846];
         assert_advantages(&batch, &expected, 0.0);
         let plain = group_advantages(&rewards, &[1.0], 4, &config(ScaleRewards::None));
         assert_advantages(&plain, &[0.625, -0.375, 0.125, -0.375, -0.5, 0.5, 0.5, -0.5], 0.0);

@@ -61,6 +61,7 @@ pub struct GrpoLoss {
 
 /// What became of the ratios, `[batch, seq]`, or `[batch, 1]` where they are of whole completions.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each micro-batch")]
 pub enum Ratios {
     /// 1 where a ratio was clipped.
     Clipped {
@@ -240,9 +241,7 @@ fn aggregate(
             ((masked.sum_dim(1) / lens).sum() / batch as f64, accumulation_steps)
         }
         GrpoLossType::Bnpo => (masked.sum() / mask.clone().sum().clamp_min(1.0), accumulation_steps),
-        GrpoLossType::DrGrpo => {
-            (masked.sum() / (batch as f64 * normalizer.max_completion_length), accumulation_steps)
-        }
+        GrpoLossType::DrGrpo => (masked.sum() / (batch as f64 * normalizer.max_completion_length), accumulation_steps),
         GrpoLossType::Luspo => (masked.sum() / batch as f64, accumulation_steps),
         // Divided by all tokens of the step at once.
         GrpoLossType::Dapo | GrpoLossType::Cispo | GrpoLossType::Vespo => {

@@ -34,11 +34,14 @@ impl RlooConfig {
         let values = [("beta", Some(self.beta)), ("epsilon", Some(self.epsilon)), ("epsilon_high", self.epsilon_high)];
         let wrong = values.into_iter().filter_map(|(key, value)| Some((key, value?)));
         let wrong = wrong.filter(|(_, value)| !(value.is_finite() && *value >= 0.0));
-        let mut faults: Vec<String> = wrong.map(|(key, value)| format!("{key} is {value}, expected 0 or more")).collect();
+        let mut faults: Vec<String> =
+            wrong.map(|(key, value)| format!("{key} is {value}, expected 0 or more")).collect();
         match self.reward_clip_range.as_deref() {
             None => {}
             Some([low, high]) if low <= high => {}
-            Some(other) => faults.push(format!("reward_clip_range is {other:?}, expected the smallest and the largest")),
+            Some(other) => {
+                faults.push(format!("reward_clip_range is {other:?}, expected the smallest and the largest"))
+            }
         }
         faults
     }

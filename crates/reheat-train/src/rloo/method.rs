@@ -51,7 +51,8 @@ fn share_of_step(batch: &RolloutBatch) -> f64 {
 /// the paper takes from the reward.
 fn kls(samples: &[Sample]) -> Vec<f64> {
     let of = |sample: &Sample| {
-        let terms = sample.old_logprobs.iter().zip(&sample.ref_logprobs).map(|(old, reference)| f64::from(old - reference));
+        let terms =
+            sample.old_logprobs.iter().zip(&sample.ref_logprobs).map(|(old, reference)| f64::from(old - reference));
         if sample.counts { terms.sum() } else { 0.0 }
     };
     samples.iter().map(of).collect()

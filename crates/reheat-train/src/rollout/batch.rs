@@ -164,10 +164,11 @@ impl RolloutBatch {
         if self.place.is_last {
             let seconds = self.place.step_started.elapsed().as_secs_f64();
             let training = seconds - self.place.seconds_before;
-            measures = measures
-                .with("step_time", seconds, 1.0)
-                .with("time/training", training, 1.0)
-                .with("time/trained_tokens_per_second", self.place.num_tokens_in_step as f64, training);
+            measures = measures.with("step_time", seconds, 1.0).with("time/training", training, 1.0).with(
+                "time/trained_tokens_per_second",
+                self.place.num_tokens_in_step as f64,
+                training,
+            );
         }
         measures
     }

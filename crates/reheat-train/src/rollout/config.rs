@@ -107,7 +107,10 @@ impl RolloutConfig {
             format!("repetition_penalty is {repetition_penalty}, expected more than 0"),
         );
         let weights = self.reward_weights.iter().flatten();
-        require(weights.clone().all(|weight| weight.is_finite()), "reward_weights holds a value that is no number".into());
+        require(
+            weights.clone().all(|weight| weight.is_finite()),
+            "reward_weights holds a value that is no number".into(),
+        );
         let mixup = self.ref_model_mixup_alpha;
         require((0.0..=1.0).contains(&mixup), format!("ref_model_mixup_alpha is {mixup}, expected 0 to 1"));
         require(self.ref_model_sync_steps > 0, "ref_model_sync_steps is 0, expected 1 or more".into());

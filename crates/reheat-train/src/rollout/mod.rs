@@ -15,11 +15,6 @@ mod state; // the same in a checkpoint
 mod record; // completions for a person
 mod statistics; // means of numbers of which some are missing
 
-pub(crate) use self::{
-    batch::{Sample, numbers},
-    rollouts::{Judged, OldLogprobs, Rollouts},
-    statistics::{is_zero, mean, standard_deviation, weighted_sum},
-};
 pub use self::{
     batch::RolloutBatch,
     config::RolloutConfig,
@@ -28,4 +23,9 @@ pub use self::{
     sample::{Completion, RolloutFn},
     schedule::RolloutPlan,
     score::Advantages,
+};
+pub(crate) use self::{
+    batch::{Sample, numbers},
+    rollouts::{Judged, OldLogprobs, Rollouts},
+    statistics::{is_zero, mean, standard_deviation, weighted_sum},
 };

@@ -118,7 +118,8 @@ impl Rollouts {
             faults.push("sync_ref_model needs a reference: beta is 0".into());
         }
         // The schedule divides by what is wrong otherwise.
-        let schedule = if faults.is_empty() { Schedule::new(&config, training, prompts.len()) } else { Err(Vec::new()) };
+        let schedule =
+            if faults.is_empty() { Schedule::new(&config, training, prompts.len()) } else { Err(Vec::new()) };
         let schedule = schedule.map_err(|more| TrainError::Config(faults.into_iter().chain(more).collect()))?;
         let pad = tokenizer.special_tokens().pad().map(|token| token.id);
         Ok(Self {
@@ -240,8 +241,7 @@ impl Rollouts {
         let seed = self.seed.rotate_left(32) ^ generation;
         let ends = self.tokenizer.eos_ids();
         let completions = self.source.complete(context.model, &ids, &self.config, ends, seed)?;
-        let mut samples =
-            score::samples(&prompts, completions, &self.ends, self.config.mask_truncated_completions);
+        let mut samples = score::samples(&prompts, completions, &self.ends, self.config.mask_truncated_completions);
         let drawing = started.elapsed().as_secs_f64();
         if self.keeps_old {
             self.fill(&mut samples, context.model, context.micro_batch_size, |sample| &mut sample.old_logprobs);

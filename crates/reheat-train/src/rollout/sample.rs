@@ -94,7 +94,9 @@ fn check_shape(completions: &[Vec<Completion>], num_prompts: usize, num_generati
             return Err(format!("a completion of prompt {index} has no token"));
         }
         if group.iter().any(|one| !one.logprobs.is_empty() && one.logprobs.len() != one.ids.len()) {
-            return Err(format!("a completion of prompt {index} has another number of log-probabilities than of tokens"));
+            return Err(format!(
+                "a completion of prompt {index} has another number of log-probabilities than of tokens"
+            ));
         }
     }
     Ok(())

@@ -50,7 +50,11 @@ pub(crate) struct MicroStep {
 
 impl Schedule {
     /// The order for so many prompts, or everything that is wrong with the settings together.
-    pub(crate) fn new(config: &RolloutConfig, training: &TrainingConfig, num_prompts: usize) -> Result<Self, Vec<String>> {
+    pub(crate) fn new(
+        config: &RolloutConfig,
+        training: &TrainingConfig,
+        num_prompts: usize,
+    ) -> Result<Self, Vec<String>> {
         let micro_batch_size = training.per_device_train_batch_size;
         let mut faults = Vec::new();
         let steps_per_generation = match (config.generation_batch_size, config.steps_per_generation) {
@@ -170,11 +174,14 @@ mod tests {
         steps_per_generation: Option<usize>,
         num_iterations: usize,
     ) -> Result<Schedule, Vec<String>> {
-        let config = RolloutConfig { num_generations, steps_per_generation, num_iterations, ..RolloutConfig::default() };
-        let mut training = TrainingConfig::default();
-        training.per_device_train_batch_size = micro_batch_size;
-        training.gradient_accumulation_steps = accumulation_steps;
-        training.train_sampling_strategy = TrainSamplingStrategy::Sequential;
+        let config =
+            RolloutConfig { num_generations, steps_per_generation, num_iterations, ..RolloutConfig::default() };
+        let training = TrainingConfig {
+            per_device_train_batch_size: micro_batch_size,
+            gradient_accumulation_steps: accumulation_steps,
+            train_sampling_strategy: TrainSamplingStrategy::Sequential,
+            ..TrainingConfig::default()
+        };
         Schedule::new(&config, &training, num_prompts)
     }
 
@@ -198,9 +205,16 @@ mod tests {
             .map(|place| (place.generation, place.iteration, place.slice))
             .collect();
         let expected = [
-            (0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3),
-            (0, 1, 0), (0, 1, 1), (0, 1, 2), (0, 1, 3),
-            (1, 0, 0), (1, 0, 1),
+            (0, 0, 0),
+            (0, 0, 1),
+            (0, 0, 2),
+            (0, 0, 3),
+            (0, 1, 0),
+            (0, 1, 1),
+            (0, 1, 2),
+            (0, 1, 3),
+            (1, 0, 0),
+            (1, 0, 1),
         ];
         assert_eq!(places, expected);
         assert!(!schedule.is_aligned());
@@ -221,13 +235,17 @@ mod tests {
         let faults = schedule([8, 3, 4, 1], None, 1).unwrap_err();
         assert_eq!(
             faults,
-            ["4 completions are drawn at a time (per_device_train_batch_size 4 times steps_per_generation 1), expected a \
-              multiple of num_generations, 3"]
+            [
+                "4 completions are drawn at a time (per_device_train_batch_size 4 times steps_per_generation 1), expected a \
+              multiple of num_generations, 3"
+            ]
         );
         let faults = schedule([3, 2, 8, 1], None, 1).unwrap_err();
         assert_eq!(
             faults,
-            ["4 prompts are drawn for at a time (8 completions in groups of num_generations, 2), and the dataset has 3"]
+            [
+                "4 prompts are drawn for at a time (8 completions in groups of num_generations, 2), and the dataset has 3"
+            ]
         );
     }
 }

@@ -242,6 +242,7 @@ fn aggregate(
         }
         GrpoLossType::Bnpo => (masked.sum() / mask.clone().sum().clamp_min(1.0), accumulation_steps),
         GrpoLossType::DrGrpo => (masked.sum() / (batch as f64 * normalizer.max_completion_length), accumulation_steps),
+        // No completion counts less for being short: LUSPO, arXiv:2602.05261.
         GrpoLossType::Luspo => (masked.sum() / batch as f64, accumulation_steps),
         // Divided by all tokens of the step at once.
         GrpoLossType::Dapo | GrpoLossType::Cispo | GrpoLossType::Vespo => {

@@ -90,7 +90,7 @@ impl TrainingCommand for RewardSettings {
         Ok(prepare_reward(&rows.dataset, tokenizer, template, &options, rows.progress)?)
     }
 
-    fn facts(&self, _shared: &SharedSettings) -> Vec<Fact> {
+    fn facts(&self, _pairs: usize, _shared: &SharedSettings) -> Vec<Fact> {
         vec![Fact {
             name: "head",
             value: "one number, at the last token".into(),

@@ -1,11 +1,11 @@
 //! The kernels in CubeCL, between Burn's matrix products: one reads the logits of a chunk of tokens, one turns them
 //! into their gradients where they lie.
 
-use burn::tensor::{DType, IndexingUpdateOp, Tensor};
+use burn::tensor::{DType, IndexingUpdateOp, Tensor, activation};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::{LogprobGradients, ObjectiveGradient, Scored, TokenLogprobs, int_tensor};
+use super::{LogprobGradients, ObjectiveGradient, Scored, TokenDerivatives, TokenLogprobs, int_tensor};
 use crate::cube::{UNITS, cube_max, cube_sum, cubes, dense, elementwise, empty, owned, size, sizes, upload};
 use crate::{Compute, Weight, linear};
 
@@ -32,10 +32,14 @@ pub(super) fn vjp(
     let mut parts = Vec::new();
     for positions in scored.chunks() {
         let chunk = Chunk::score(&hidden, &head, scored, positions);
-        let weights = objective(positions, chunk.stats.logprobs.clone());
+        let TokenDerivatives { logprobs, entropy } = objective(positions, chunk.stats.logprobs.clone());
         parts.push(chunk.stats.clone());
         let (rows, index) = (chunk.rows.clone(), chunk.index.clone());
-        let d_logits = chunk.into_gradients(weights, scored.smoothing as f32); // [chunk, vocab]
+        let of_entropy = entropy.map(|weights| chunk.entropy_gradients(weights));
+        let mut d_logits = chunk.into_gradients(logprobs, scored.smoothing as f32); // [chunk, vocab]
+        if let Some(of_entropy) = of_entropy {
+            d_logits = d_logits - of_entropy;
+        }
         d_head = d_head.map(|sum| {
             let dtype = sum.dtype();
             let product = head.rounded(d_logits.clone()).transpose().matmul(head.rounded(rows));
@@ -122,6 +126,13 @@ impl Chunk {
             log_sum_sq_probs: result(5),
         };
         Self { rows, index, stats, logits, labels, results }
+    }
+
+    /// `weight · p·(log p + H)`, in Burn operations: an objective that knows of entropies is rare.
+    fn entropy_gradients(&self, weights: Tensor<1>) -> Tensor<2> {
+        let log_p = activation::log_softmax(Tensor::<2>::from_primitive::<CubeBackend>(self.logits.clone()), 1);
+        let surprise = log_p.clone() + self.stats.entropy.clone().unsqueeze_dim::<2>(1);
+        log_p.exp() * surprise * weights.unsqueeze_dim::<2>(1)
     }
 
     /// `weight · (target - softmax)`, row by row, in the place of the logits; the target is the label, of which label

@@ -103,7 +103,8 @@ fn logprobs_equal_their_definition() {
     let labels: Vec<i32> = (0..45).map(|token| if token % 4 == 1 { IGNORE_INDEX } else { token * 7 % 131 }).collect();
     let objective = |positions: &[usize], logprobs: Tensor<1>| {
         let weights: Vec<f32> = positions.iter().map(|position| *position as f32 + 0.5).collect();
-        logprobs.clone().exp() * Tensor::from_data(weights.as_slice(), &logprobs.device())
+        let weights = Tensor::<1>::from_data(weights.as_slice(), &logprobs.device());
+        TokenDerivatives { logprobs: logprobs.exp() * weights.clone(), entropy: Some(weights * -0.3) }
     };
     on_adapter(|device| {
         let (hidden, head, start) = (random([45, 30]), random([131, 30]), random([131, 30]));

@@ -14,6 +14,8 @@ pub(crate) const TRAIN: &str = include_str!("../demo/train.jsonl");
 pub(crate) const CHATTY: &str = include_str!("../demo/chatty.jsonl");
 /// Pairs of answers, of which the better one says what was asked and no more.
 pub(crate) const PREFERENCES: &str = include_str!("../demo/preferences.jsonl");
+/// Questions with the word that their answer has.
+pub(crate) const QUESTIONS: &str = include_str!("../demo/questions.jsonl");
 const HELD_OUT: &str = include_str!("../demo/heldout.jsonl");
 
 /// The files of the base model.
@@ -99,7 +101,7 @@ mod tests {
     fn no_conversation_gives_a_held_out_answer_away() {
         let rows = held_out();
         assert_eq!(rows.len(), 100);
-        for part in [TRAIN, CHATTY, PREFERENCES] {
+        for part in [TRAIN, CHATTY, PREFERENCES, QUESTIONS] {
             assert!(rows.iter().all(|row| !part.contains(row.question())));
         }
     }

@@ -14,7 +14,10 @@ use reheat_tokenizer::Tokenizer;
 use serde_json::json;
 
 use self::exam::{Exam, Standard, show};
-use self::stage::{BATCH_SIZE, DPO_EPOCHS, DPO_LEARNING_RATE, DPO_WEIGHTS, SFT_EPOCHS, SFT_LEARNING_RATE, Stage};
+use self::stage::{
+    BATCH_SIZE, COMPLETIONS, DPO_EPOCHS, DPO_LEARNING_RATE, DPO_WEIGHTS, GRPO_LEARNING_RATE, GRPO_STEPS,
+    MAX_COMPLETION_LENGTH, NUM_GENERATIONS, REWARDS, SFT_EPOCHS, SFT_LEARNING_RATE, Stage,
+};
 use super::source::template_tokens;
 use crate::{
     demo::{self, HeldOut},
@@ -27,16 +30,18 @@ use crate::{
 ///
 /// The base model has read plain sentences about animals. It continues text, and a question is text to it. After a few
 /// passes over conversations it answers, also about animals that no conversation mentions. With `--method dpo` it first
-/// learns from a chatty assistant, and then from pairs of answers to say no more than was asked.
+/// learns from a chatty assistant, and then from pairs of answers to say no more than was asked; with `--method grpo` it
+/// learns the same from rewards for its own answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   reheat quickstart
   reheat quickstart --method dpo
+  reheat quickstart --method grpo
   reheat quickstart --seed 7 --output-dir runs/quickstart
   reheat quickstart --json")]
 pub(crate) struct QuickstartArgs {
-    /// What is shown: fine-tuning, or preference training after it.
+    /// What is shown: fine-tuning, or training on pairs or on rewards after it.
     #[arg(long, value_name = "METHOD", default_value = "sft")]
     method: QuickstartMethod,
 
@@ -56,6 +61,7 @@ pub(crate) struct QuickstartArgs {
 enum QuickstartMethod {
     Sft,
     Dpo,
+    Grpo,
 }
 
 impl QuickstartArgs {
@@ -64,6 +70,7 @@ impl QuickstartArgs {
             Path::new("runs").join(match self.method {
                 QuickstartMethod::Sft => "quickstart",
                 QuickstartMethod::Dpo => "quickstart-dpo",
+                QuickstartMethod::Grpo => "quickstart-grpo",
             })
         })
     }
@@ -93,6 +100,7 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<()> {
     let result = match args.method {
         QuickstartMethod::Sft => course.sft(cannot)?,
         QuickstartMethod::Dpo => course.dpo(cannot)?,
+        QuickstartMethod::Grpo => course.grpo(cannot)?,
     };
     course.tell(&result, args.format)
 }
@@ -143,8 +151,42 @@ impl Course<'_> {
     }
 
     fn dpo(&self, cannot: impl Fn(std::io::Error) -> Fault) -> anyhow::Result<Outcome> {
-        let (rows, pairs) = (self.out.join("chatty.jsonl"), self.out.join("preferences.jsonl"));
-        fs::write(&rows, demo::CHATTY).and_then(|()| fs::write(&pairs, demo::PREFERENCES)).map_err(cannot)?;
+        let rows = self.out.join("preferences.jsonl");
+        fs::write(&rows, demo::PREFERENCES).map_err(&cannot)?;
+        let (out, [sigmoid, sft]) = (self.out.display(), DPO_WEIGHTS);
+        let step = format!(
+            "reheat dpo --model {out}/sft --dataset {out}/preferences.jsonl --loss-type sigmoid sft --loss-weights {sigmoid} \
+             {sft} --learning-rate {DPO_LEARNING_RATE} --num-train-epochs {DPO_EPOCHS} --per-device-train-batch-size \
+             {BATCH_SIZE} --output-dir {out}-again"
+        );
+        let title = "2. Training on pairs of answers, of which the brief one is better:";
+        self.trimmed(title, step, cannot, |chatty| self.stage.dpo(chatty, &rows, self.out))
+    }
+
+    fn grpo(&self, cannot: impl Fn(std::io::Error) -> Fault) -> anyhow::Result<Outcome> {
+        let rows = self.out.join("questions.jsonl");
+        fs::write(&rows, demo::QUESTIONS).map_err(&cannot)?;
+        let (out, [right, brief]) = (self.out.display(), REWARDS);
+        let step = format!(
+            "reheat grpo --model {out}/sft --dataset {out}/questions.jsonl --reward {right} --reward '{brief}' \
+             --num-generations {NUM_GENERATIONS} --max-completion-length {MAX_COMPLETION_LENGTH} \
+             --learning-rate {GRPO_LEARNING_RATE} --max-steps {GRPO_STEPS} --per-device-train-batch-size {COMPLETIONS} \
+             --output-dir {out}-again"
+        );
+        let title = "2. Training on its own answers, with a reward for the right word and one for a single sentence:";
+        self.trimmed(title, step, cannot, |chatty| self.stage.grpo(chatty, &rows, self.out))
+    }
+
+    /// Fine-tunes on a chatty assistant, and then trains in another way to say no more than was asked.
+    fn trimmed(
+        &self,
+        title: &str,
+        step: String,
+        cannot: impl Fn(std::io::Error) -> Fault,
+        train: impl FnOnce(Qwen2) -> anyhow::Result<Qwen2>,
+    ) -> anyhow::Result<Outcome> {
+        let rows = self.out.join("chatty.jsonl");
+        fs::write(&rows, demo::CHATTY).map_err(cannot)?;
         let standard = Standard::RightAndBrief;
 
         heading("1. Fine-tuning on an assistant that tells more than it was asked:");
@@ -152,25 +194,19 @@ impl Course<'_> {
         let before = self.exam(chatty.clone(), standard)?;
         show(&self.questions, &[("chatty", &before)], standard);
 
-        heading("2. Training on pairs of answers, of which the brief one is better:");
-        let tuned = self.stage.dpo(chatty, &pairs, self.out)?;
+        heading(title);
+        let tuned = train(chatty)?;
 
-        heading("3. The same questions, about animals that no row mentions:");
+        heading("3. Held-out questions, about animals that no row mentions:");
         let after = self.exam(tuned, standard)?;
         show(&self.questions, &[("chatty", &before), ("tuned", &after)], standard);
-        let (out, [sigmoid, sft]) = (self.out.display(), DPO_WEIGHTS);
-        let steps = vec![
-            format!(
-                "reheat sft --model {out}/base --dataset {out}/chatty.jsonl {} --output-dir {out}/sft",
-                sft_settings()
-            ),
-            format!(
-                "reheat dpo --model {out}/sft --dataset {out}/preferences.jsonl --loss-type sigmoid sft \
-                 --loss-weights {sigmoid} {sft} --learning-rate {DPO_LEARNING_RATE} \
-                 --num-train-epochs {DPO_EPOCHS} --per-device-train-batch-size {BATCH_SIZE} --output-dir {out}-again"
-            ),
-        ];
-        Ok(Outcome { before: before.score, after: after.score, scored: "right answers of one sentence", steps })
+        let out = self.out.display();
+        let first = format!(
+            "reheat sft --model {out}/base --dataset {out}/chatty.jsonl {} --output-dir {out}/sft",
+            sft_settings()
+        );
+        let (before, after) = (before.score, after.score);
+        Ok(Outcome { before, after, scored: "right answers of one sentence", steps: vec![first, step] })
     }
 
     fn exam(&self, model: Qwen2, standard: Standard) -> anyhow::Result<Exam> {

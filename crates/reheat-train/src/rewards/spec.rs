@@ -121,6 +121,9 @@ impl fmt::Debug for RewardContext {
     }
 }
 
+/// What stands after `model:`.
+const MODEL_ARGUMENT: &str = "DIR, the folder of a reward model";
+
 /// Seconds that a program may take for a batch, unless it is told otherwise.
 const PROGRAM_TIMEOUT_SECS: u64 = 60;
 
@@ -134,6 +137,17 @@ impl RewardSpec {
     pub fn name(&self) -> &str {
         let named = KINDS.iter().find(|(_, kind, _)| *kind == self.kind);
         named.map_or(self.parts().0, |(name, _, _)| name)
+    }
+
+    /// Checks the arguments, as far as that takes no model and starts no program.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn check(&self) -> Result<(), RewardError> {
+        match self.kind {
+            Kind::Model => self.whole(MODEL_ARGUMENT).map(|_| ()),
+            _ => self.build(&RewardContext::new(|_| {})).map(|_| ()),
+        }
     }
 
     /// The reward itself. Programs are started when they are first asked.
@@ -204,7 +218,7 @@ impl RewardSpec {
             }
             Kind::Program => return self.program(context),
             Kind::Model => {
-                let model = self.whole("DIR, the folder of a reward model")?;
+                let model = self.whole(MODEL_ARGUMENT)?;
                 return Ok(Box::new((context.load_model)(name, model)?));
             }
         };

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use reheat_data::{Dataset, DatasetSpec, PrepareOptions, prepare_preference, prepare_sft};
+use reheat_data::{Dataset, DatasetSpec, PrepareOptions, prepare_preference, prepare_prompts, prepare_sft};
 use reheat_model::Qwen2;
 use reheat_train::{
-    Dpo, DpoConfig, DpoLossType, JsonLines, Method, Reference, RunDir, SaveStrategy, Sft, SftConfig, Trainer,
-    TrainingConfig, precompute_reference,
+    Dpo, DpoConfig, DpoLossType, Grpo, GrpoConfig, JsonLines, Method, Reference, RewardContext, RewardSpec,
+    RolloutSetup, RunDir, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig, build_rewards, precompute_reference,
 };
 
 use crate::{
@@ -26,6 +26,18 @@ pub(super) const DPO_EPOCHS: f64 = 3.0;
 /// Of the loss types `sigmoid` and `sft`. A model this small forgets what it knows if the worse answers alone push it.
 pub(super) const DPO_WEIGHTS: [f64; 2] = [0.2, 1.0];
 
+/// Of training on the model's own answers.
+pub(super) const GRPO_LEARNING_RATE: f64 = 1e-4;
+pub(super) const GRPO_STEPS: i64 = 60;
+/// Answers to each question.
+pub(super) const NUM_GENERATIONS: usize = 8;
+/// Answers of a step.
+pub(super) const COMPLETIONS: usize = 64;
+/// Longest answer in tokens.
+pub(super) const MAX_COMPLETION_LENGTH: usize = 40;
+/// The right word, and no more than one sentence.
+pub(super) const REWARDS: [&str; 2] = ["contains:expected", r"regex:^[^.]*\.$"];
+
 /// What every training of a quickstart has in common.
 pub(super) struct Stage<'a> {
     pub(super) companions: &'a Companions,
@@ -42,7 +54,7 @@ impl Stage<'_> {
         let Companions { tokenizer, template } = self.companions;
         let prepared = prepare_sft(&dataset(rows)?, tokenizer, template.as_ref(), &options, &mut |_| {})?;
         let config = self.config(SFT_LEARNING_RATE, SFT_EPOCHS);
-        self.train(model, Sft::new(prepared.examples, SftConfig::default()), config, dir)
+        self.train(model, Sft::new(prepared.examples, SftConfig::default()), config, dir, "loss")
     }
 
     /// Lets a model prefer the better answers of pairs.
@@ -56,7 +68,24 @@ impl Stage<'_> {
         settings.loss_weights = Some(DPO_WEIGHTS.into());
         let method = Dpo::new(pairs, settings, Reference::Precomputed(known))?;
         let config = self.config(DPO_LEARNING_RATE, DPO_EPOCHS);
-        self.train(model, method, config, dir)
+        self.train(model, method, config, dir, "loss")
+    }
+
+    /// Lets a model answer, and learn from the rewards of its answers.
+    pub(super) fn grpo(&self, model: Qwen2, rows: &Path, dir: &Path) -> anyhow::Result<Qwen2> {
+        let Companions { tokenizer, template } = self.companions;
+        let options = PrepareOptions::default();
+        let prompts = prepare_prompts(&dataset(rows)?, tokenizer, template.as_ref(), &options, &mut |_| {})?.examples;
+        let specs = REWARDS.iter().map(|text| text.parse()).collect::<Result<Vec<RewardSpec>, _>>()?;
+        let rewards = build_rewards(&specs, &RewardContext::new(|_| {}))?;
+        let mut rollouts = RolloutSetup::new(prompts, tokenizer.clone(), rewards);
+        rollouts.config.num_generations = NUM_GENERATIONS;
+        rollouts.config.max_completion_length = MAX_COMPLETION_LENGTH;
+        let mut config = self.config(GRPO_LEARNING_RATE, 1.0);
+        config.per_device_train_batch_size = COMPLETIONS;
+        config.max_steps = GRPO_STEPS;
+        let method = Grpo::new(rollouts, GrpoConfig::default(), &config)?;
+        self.train(model, method, config, dir, "reward")
     }
 
     fn load(&self, dir: &Path) -> anyhow::Result<Qwen2> {
@@ -79,7 +108,15 @@ impl Stage<'_> {
         config
     }
 
-    fn train<M: Method>(&self, model: Qwen2, method: M, config: TrainingConfig, dir: &Path) -> anyhow::Result<Qwen2> {
+    /// Trains, and shows the curve of one metric.
+    fn train<M: Method>(
+        &self,
+        model: Qwen2,
+        method: M,
+        config: TrainingConfig,
+        dir: &Path,
+        metric: &str,
+    ) -> anyhow::Result<Qwen2> {
         let interrupt = Interrupt::install()?;
         let mut shown = if self.quiet { TrainingProgress::silent(interrupt) } else { TrainingProgress::new(interrupt) };
         fs::create_dir_all(dir)
@@ -93,8 +130,8 @@ impl Stage<'_> {
             return Err(Fault::interrupted("the quickstart ends here").into());
         }
         curves::draw_one(&shown.curves, &dir.join("plots"))?;
-        eprintln!("loss by step");
-        eprintln!("{}", plot::curve(&shown.curves.training("loss"), "step", output::stderr_width()));
+        eprintln!("{metric} by step");
+        eprintln!("{}", plot::curve(&shown.curves.training(metric), "step", output::stderr_width()));
         Ok(trainer.into_model())
     }
 }

@@ -212,7 +212,7 @@ impl ModelSource {
             return Ok(());
         }
         Err(Fault::input(format!("`{}` is a reward model, which gives a number and no text", self.dir.display()))
-            .hint("a reward model judges what other models say"))
+            .hint("a reward model judges what others say: `reheat grpo --reward model:DIR`"))
     }
 
     /// The type in which the checkpoint is stored, as its configuration names it.

@@ -81,7 +81,7 @@ pub(super) fn finish(summary: &TrainSummary, next: Next, output_dir: &Path, form
     }
     match next {
         Next::Chat => eprintln!("talk with it: reheat chat --model {}", output_dir.display()),
-        Next::Judge => eprintln!("it loads in transformers as AutoModelForSequenceClassification"),
+        Next::Judge => eprintln!("let it judge: reheat grpo --reward model:{}", output_dir.display()),
     }
     Ok(())
 }

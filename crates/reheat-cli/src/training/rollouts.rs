@@ -1,8 +1,13 @@
 //! What `grpo` and `rloo` have in common: prompts, rewards, and how completions are drawn and shown.
 
+use std::path::Path;
+
+use burn::tensor::Device;
 use reheat_data::{Prepared, Prompt, prepare_prompts};
-use reheat_model::Qwen2;
-use reheat_train::{LogRow, RewardContext, RewardSpec, RolloutConfig, RolloutSetup, build_rewards};
+use reheat_model::{LoadOptions, Qwen2};
+use reheat_train::{
+    LogRow, ModelReward, RewardContext, RewardError, RewardSpec, RolloutConfig, RolloutSetup, build_rewards,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +16,7 @@ use super::{
     completions::{CompletionsLog, CompletionsTable},
 };
 use crate::{
+    commands::ModelArg,
     fault::Fault,
     progress::Watch,
     settings::{Fact, PromptSettings, Resolved},
@@ -66,9 +72,8 @@ impl RolloutCommand {
         if shared.training.faults().is_empty() {
             faults.extend(self.config.plan(&shared.training, 0).err().into_iter().flatten());
         }
-        if let Err(error) = build_rewards(&self.rewards.reward_funcs, &RewardContext::new(|_| {})) {
-            faults.push(error.to_string());
-        }
+        let wrong = self.rewards.reward_funcs.iter().filter_map(|reward| reward.check().err());
+        faults.extend(wrong.map(|error| error.to_string()));
         faults
     }
 
@@ -125,7 +130,9 @@ impl RolloutCommand {
         setup: &Setup,
         beta: f64,
     ) -> anyhow::Result<RolloutSetup> {
-        let context = RewardContext::new(|line| eprintln!("{line}"));
+        let device = model.device();
+        let context = RewardContext::new(|line| eprintln!("{line}"))
+            .with_models(move |reward, dir| load_reward_model(reward, dir, &device));
         let rewards = build_rewards(&self.rewards.reward_funcs, &context)?;
         let mut rollouts = RolloutSetup::new(prompts, setup.companions.tokenizer.clone(), rewards);
         rollouts.config = self.config.clone();
@@ -143,6 +150,19 @@ impl RolloutCommand {
         let every = shared.training.logging_steps;
         log_completions.then(|| self.log.table(every, num_completions_to_print, log_unique_prompts))
     }
+}
+
+/// Loads the reward model of a folder or name, which judges with its own tokenizer and template.
+fn load_reward_model(reward: &str, dir: &str, device: &Device) -> Result<ModelReward, RewardError> {
+    let load = || -> anyhow::Result<_> {
+        let source = ModelArg::of(Path::new(dir)).open()?;
+        let tokenizer = source.tokenizer()?;
+        let template = source.training_template(None, &tokenizer)?;
+        Ok((source.model_with(&LoadOptions::default(), device)?, tokenizer, template))
+    };
+    let (model, tokenizer, template) =
+        load().map_err(|error| RewardError::Model { model: dir.into(), source: error.into() })?;
+    ModelReward::new(reward, model, tokenizer, template)
 }
 
 /// Largest loss of a first step that means nothing.

@@ -28,11 +28,11 @@ pub(super) const DPO_WEIGHTS: [f64; 2] = [0.2, 1.0];
 
 /// Of training on the model's own answers.
 pub(super) const GRPO_LEARNING_RATE: f64 = 1e-4;
-pub(super) const GRPO_STEPS: i64 = 60;
+pub(super) const GRPO_STEPS: i64 = 150;
 /// Answers to each question.
-pub(super) const NUM_GENERATIONS: usize = 8;
+pub(super) const NUM_GENERATIONS: usize = 16;
 /// Answers of a step.
-pub(super) const COMPLETIONS: usize = 64;
+pub(super) const COMPLETIONS: usize = 128;
 /// Longest answer in tokens.
 pub(super) const MAX_COMPLETION_LENGTH: usize = 40;
 /// The right word, and no more than one sentence.

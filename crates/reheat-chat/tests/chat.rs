@@ -324,6 +324,15 @@ fn the_environment_can_set_the_clock() {
     }
 }
 
+/// Read and printed as `json.loads` and `json.dumps` of Python 3.12 do.
+#[test]
+fn numbers_of_seventeen_digits_keep_every_bit() {
+    let text = r#"[{"role": "user", "content": "", "x": [2.1469818083566171e-07, 0.1, 1e16, 123456789.12345678]}]"#;
+    let messages: Value = serde_json::from_str(text).unwrap();
+    let rendered = render(&plain("{{ messages[0].x|tojson }}"), messages, &RenderOptions::default()).unwrap();
+    assert_eq!(rendered, "[2.146981808356617e-07, 0.1, 1e+16, 123456789.12345678]");
+}
+
 proptest! {
     #[test]
     fn no_template_panics(source in "(\\{[{%#]|[%#}]\\}|[ -~]|\n|if|for|in|set|x|endif|endfor|raw|generation|endgeneration|'|\\(|\\)|-|\\|){0,40}") {

@@ -31,7 +31,7 @@ fn model() -> Qwen2 {
 }
 
 fn tokenizer() -> Tokenizer {
-    Tokenizer::from_dir(&fixture()).unwrap()
+    Tokenizer::from_dir(fixture()).unwrap()
 }
 
 fn prompts(texts: &[&str]) -> Vec<Prompt> {

@@ -17,9 +17,9 @@ use reheat_train::{
 };
 use serde_json::json;
 
-/// What a sampler's log-probability may differ by from that of the training forward pass: f32 sums over up to 64
-/// products in another order, through two layers.
-const SAMPLER_TOLERANCE: f64 = 1e-5;
+/// What a sampler's log-probability may differ by from that of the training forward pass at a temperature: there logits
+/// are divided, here hidden states, and each is rounded. Without one, both have the same bits.
+const TEMPERED_TOLERANCE: f64 = 1e-5;
 
 /// A tiny model of bytes.
 fn fixture() -> PathBuf {
@@ -91,7 +91,7 @@ fn the_reward_rises() {
 
 #[test]
 fn the_sampler_sees_what_training_sees() {
-    for temperature in [1.0, 0.6] {
+    for (temperature, tolerance) in [(1.0, 0.0), (0.6, TEMPERED_TOLERANCE)] {
         let mut setup = setup(&["ab", "a longer prompt than the others", "q", ""]);
         setup.prompts[3] = Prompt { prompt_ids: vec![258], ..Prompt::default() };
         setup.config = rollout_config(4, 12);
@@ -103,9 +103,9 @@ fn the_sampler_sees_what_training_sees() {
         trainer.train(&mut NoCallback).unwrap();
         for row in trainer.log_history() {
             let largest = row.metric("sampling/sampling_logp_difference/max").unwrap();
-            assert!(largest <= SAMPLER_TOLERANCE, "temperature {temperature}: {largest}");
+            assert!(largest <= tolerance, "temperature {temperature}: {largest}");
             let ratio = row.metric("sampling/importance_sampling_ratio/mean").unwrap();
-            assert!((ratio - 1.0).abs() < 12.0 * SAMPLER_TOLERANCE, "temperature {temperature}: {ratio}");
+            assert!((ratio - 1.0).abs() <= 12.0 * tolerance, "temperature {temperature}: {ratio}");
         }
     }
 }

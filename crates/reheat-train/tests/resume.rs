@@ -2,17 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod shared;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
 use reheat_data::{PreferencePair, Sequence};
-use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules, WeightDtype, for_each_parameter};
+use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules, WeightDtype};
 use reheat_train::{
-    Callback, Checkpoint, Control, Dpo, DpoConfig, IntervalStrategy, JsonLines, LogRow, NoCallback, Reference, RunDir,
-    SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig,
+    Checkpoint, Dpo, DpoConfig, IntervalStrategy, JsonLines, NoCallback, Reference, RunDir, SaveStrategy, Sft,
+    SftConfig, TrainError, Trainer, TrainingConfig,
 };
+
+use self::shared::{StopAfter, weights};
 
 const STEPS: u64 = 9;
 
@@ -42,22 +46,6 @@ fn trainer(dir: &Path, seed: u64, config: TrainingConfig) -> Trainer<Sft> {
         .unwrap()
         .with_run_dir(RunDir::create(dir, Vec::new()).unwrap())
         .with_logger(JsonLines::new(dir.join("metrics.jsonl")))
-}
-
-struct StopAfter(u64);
-
-impl Callback for StopAfter {
-    fn on_step(&mut self, row: &LogRow) -> Control {
-        if row.step == self.0 { Control::Stop } else { Control::Continue }
-    }
-}
-
-fn weights(model: &Qwen2) -> Vec<u32> {
-    let mut bits = Vec::new();
-    for_each_parameter(model, "", |_, _, values| {
-        bits.extend(values.into_data().try_to_vec::<f32>().unwrap().into_iter().map(f32::to_bits));
-    });
-    bits
 }
 
 /// The rows without the one column that has a clock in it.

@@ -2,20 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod shared;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
 use reheat_data::Prompt;
-use reheat_model::{LoraConfig, Qwen2, for_each_parameter};
+use reheat_model::{LoraConfig, Qwen2};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{
-    Callback, Checkpoint, Completion, CompletionRecord, Control, Grpo, GrpoConfig, JsonLines, LogRow, Method,
-    NoCallback, Reward, RewardError, RewardFn, RewardInput, Rloo, RlooConfig, RolloutConfig, RolloutSetup, RunDir,
-    TrainError, Trainer, TrainingConfig,
+    Checkpoint, Completion, CompletionRecord, Grpo, GrpoConfig, JsonLines, Method, NoCallback, Reward, RewardError,
+    RewardFn, RewardInput, Rloo, RlooConfig, RolloutConfig, RolloutSetup, RunDir, TrainError, Trainer, TrainingConfig,
 };
 use serde_json::json;
+
+use self::shared::{StopAfter, weights};
 
 /// What a sampler's log-probability may differ by from that of the training forward pass at a temperature: there logits
 /// are divided, here hidden states, and each is rounded. Without one, both have the same bits.
@@ -177,22 +180,6 @@ fn completions_are_told_with_rewards_and_advantages() {
         assert!(group.iter().map(|record| record.advantage).sum::<f64>().abs() < 1e-9);
         assert!(group.iter().all(|record| record.rewards["upper_case"].is_number()));
     }
-}
-
-struct StopAfter(u64);
-
-impl Callback for StopAfter {
-    fn on_step(&mut self, row: &LogRow) -> Control {
-        if row.step == self.0 { Control::Stop } else { Control::Continue }
-    }
-}
-
-fn weights(model: &Qwen2) -> Vec<u32> {
-    let mut bits = Vec::new();
-    for_each_parameter(model, "", |_, _, values| {
-        bits.extend(values.into_data().try_to_vec::<f32>().unwrap().into_iter().map(f32::to_bits));
-    });
-    bits
 }
 
 /// Rows without what has a clock in it.

@@ -4,16 +4,15 @@ use std::sync::LazyLock;
 
 use reheat_data::{Prepared, Prompt};
 use reheat_model::Qwen2;
-use reheat_train::{Grpo, GrpoConfig, GrpoLossType, RolloutConfig};
-use serde_json::json;
+use reheat_train::{Grpo, GrpoConfig, GrpoLossType};
 
 use crate::{
     fault::Fault,
     progress::Watch,
-    settings::{Fact, HasTable, PromptSettings, Resolved, Table},
+    settings::{Fact, HasTable, Resolved, Table},
     training::{
         self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
-        rollouts::{self, RewardSettings, RolloutCommand},
+        rollouts::{self, RolloutCommand},
     },
 };
 
@@ -46,18 +45,7 @@ pub(crate) struct GrpoSettings {
 
 impl HasTable for GrpoSettings {
     fn table() -> &'static Table {
-        static TABLE: LazyLock<Table> = LazyLock::new(|| {
-            training::table(|table| {
-                table
-                    .with::<PromptSettings>("Data")
-                    .with::<RewardSettings>("Rewards")
-                    .with::<RolloutConfig>("Completions")
-                    .with::<GrpoConfig>("Loss")
-            })
-            // Completions are drawn without dropout: with it, another policy would be trained than the one that wrote.
-            .with_default("lora_dropout", json!(0.0))
-            .with_default("learning_rate", json!(1e-6))
-        });
+        static TABLE: LazyLock<Table> = LazyLock::new(rollouts::table::<GrpoConfig>);
         &TABLE
     }
 }

@@ -4,16 +4,16 @@ use std::sync::LazyLock;
 
 use reheat_data::{Prepared, Prompt};
 use reheat_model::Qwen2;
-use reheat_train::{Rloo, RlooConfig, RolloutConfig};
+use reheat_train::{Rloo, RlooConfig};
 use serde_json::json;
 
 use crate::{
     fault::Fault,
     progress::Watch,
-    settings::{Fact, HasTable, PromptSettings, Resolved, Table},
+    settings::{Fact, HasTable, Resolved, Table},
     training::{
         self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
-        rollouts::{self, RewardSettings, RolloutCommand},
+        rollouts::{self, RolloutCommand},
     },
 };
 
@@ -45,19 +45,8 @@ pub(crate) struct RlooSettings {
 
 impl HasTable for RlooSettings {
     fn table() -> &'static Table {
-        static TABLE: LazyLock<Table> = LazyLock::new(|| {
-            training::table(|table| {
-                table
-                    .with::<PromptSettings>("Data")
-                    .with::<RewardSettings>("Rewards")
-                    .with::<RolloutConfig>("Completions")
-                    .with::<RlooConfig>("Loss")
-            })
-            // Completions are drawn without dropout: with it, another policy would be trained than the one that wrote.
-            .with_default("lora_dropout", json!(0.0))
-            .with_default("learning_rate", json!(1e-6))
-            .with_default("num_generations", json!(2))
-        });
+        static TABLE: LazyLock<Table> =
+            LazyLock::new(|| rollouts::table::<RlooConfig>().with_default("num_generations", json!(2)));
         &TABLE
     }
 }

@@ -9,7 +9,8 @@ use reheat_train::{
     LogRow, ModelReward, RewardContext, RewardError, RewardSpec, RolloutConfig, RolloutSetup, build_rewards,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
 
 use super::{
     Rows, Setup, SharedSettings,
@@ -19,8 +20,25 @@ use crate::{
     commands::ModelArg,
     fault::Fault,
     progress::Watch,
-    settings::{Fact, PromptSettings, Resolved},
+    settings::{Fact, PromptSettings, Resolved, Table},
 };
+
+/// The table of a command that learns from completions; `Loss` holds the settings of its loss.
+pub(crate) fn table<Loss>() -> Table
+where
+    Loss: JsonSchema + Serialize + DeserializeOwned + Default,
+{
+    super::table(|table| {
+        table
+            .with::<PromptSettings>("Data")
+            .with::<RewardSettings>("Rewards")
+            .with::<RolloutConfig>("Completions")
+            .with::<Loss>("Loss")
+    })
+    // Completions are drawn without dropout: with it, another policy would be trained than the one that wrote.
+    .with_default("lora_dropout", json!(0.0))
+    .with_default("learning_rate", json!(1e-6))
+}
 
 /// What judges completions, and what is shown of them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

@@ -30,11 +30,7 @@ impl Grpo {
     /// # Errors
     /// If a setting is out of range, or settings do not go together: all faults in one error.
     pub fn new(setup: RolloutSetup, config: GrpoConfig, training: &TrainingConfig) -> Result<Self, TrainError> {
-        let mut faults = config.faults();
-        if config.beta != 0.0 && setup.reference.is_none() {
-            faults.push(format!("beta is {}, which needs a reference", config.beta));
-        }
-        let rollouts = Rollouts::new(setup, training, OldLogprobs::WhereItChanges, faults)?;
+        let rollouts = Rollouts::new(setup, training, OldLogprobs::WhereItChanges, config.beta, config.faults())?;
         Ok(Self { rollouts, entropy: EntropyControl::new(&config), config })
     }
 

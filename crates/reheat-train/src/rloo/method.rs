@@ -25,11 +25,8 @@ impl Rloo {
     /// # Errors
     /// If a setting is out of range, or settings do not go together: all faults in one error.
     pub fn new(setup: RolloutSetup, config: RlooConfig, training: &TrainingConfig) -> Result<Self, TrainError> {
-        let mut faults = config.faults();
-        if config.beta != 0.0 && setup.reference.is_none() {
-            faults.push(format!("beta is {}, which needs a reference", config.beta));
-        }
-        Ok(Self { rollouts: Rollouts::new(setup, training, OldLogprobs::Always, faults)?, config })
+        let rollouts = Rollouts::new(setup, training, OldLogprobs::Always, config.beta, config.faults())?;
+        Ok(Self { rollouts, config })
     }
 
     fn loss(&self, logprobs: Tensor<1>, batch: &RolloutBatch) -> RlooLoss {

@@ -108,9 +108,13 @@ impl Rollouts {
         setup: RolloutSetup,
         training: &TrainingConfig,
         old_logprobs: OldLogprobs,
+        beta: f64,
         mut faults: Vec<String>,
     ) -> Result<Self, TrainError> {
         let RolloutSetup { prompts, tokenizer, rewards, config, reference, rollout_fn, completions_fn } = setup;
+        if beta != 0.0 && reference.is_none() {
+            faults.push(format!("beta is {beta}, which needs a reference"));
+        }
         faults.extend(config.faults());
         let names: Vec<String> = rewards.iter().map(|reward| reward.name().to_owned()).collect();
         faults.extend(config.reward_faults(&names.iter().map(String::as_str).collect::<Vec<_>>()));

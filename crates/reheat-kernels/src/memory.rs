@@ -7,9 +7,12 @@ use std::ops::Deref;
 use std::path::Path;
 
 use burn::backend::{DispatchDevice, Flex};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use half::bf16;
 use libmimalloc_sys::mi_option_set;
+
+use crate::matrix::{rounded_tensor_of, tensor_of};
 
 /// `mi_option_allow_large_os_pages` of mimalloc 2 and 3 (`mi_option_e` in `mimalloc.h`).
 const ALLOW_LARGE_OS_PAGES: c_int = 6;
@@ -85,6 +88,21 @@ impl Deref for MappedFile {
     }
 }
 
+/// Zeros in f32 or bf16.
+///
+/// [`Tensor::zeros`] fills a buffer on the CPU and copies it into another: for the moments and the gradient of a large
+/// embedding, which is as much memory as the embedding once more.
+pub fn zeros<const D: usize>(shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+    let len = shape.iter().product();
+    match (device.as_dispatch(), dtype) {
+        (DispatchDevice::Flex(_), DType::F32) => Tensor::from_primitive::<Flex>(tensor_of(vec![0.0; len], shape)),
+        (DispatchDevice::Flex(_), DType::BF16) => {
+            Tensor::from_primitive::<Flex>(rounded_tensor_of(vec![bf16::ZERO; len], shape))
+        }
+        _ => Tensor::zeros(shape, (device, dtype)),
+    }
+}
+
 /// The numbers of a plain tensor as bytes in row-major order, for writing them to a file.
 ///
 /// Nothing is copied where they lie so in the computer's memory already: half of what training holds is written at each
@@ -125,9 +143,15 @@ impl TensorBytes {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
+
+    #[test]
+    fn zeros_are_those_of_burn() {
+        for dtype in [DType::F32, DType::BF16] {
+            let expected = Tensor::<2>::zeros([3, 5], (&Device::flex(), dtype)).into_data();
+            zeros([3, 5], &Device::flex(), dtype).into_data().assert_eq(&expected, true);
+        }
+    }
 
     #[test]
     fn bytes_are_in_row_major_order_whatever_the_layout() {

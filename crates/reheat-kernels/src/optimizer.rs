@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cube")]
 mod cube;
+pub(crate) mod eight_bit; // moments in 8 bits
 
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor};

@@ -23,6 +23,7 @@ mod precision; // the type in which matrices are held
 mod parameters; // visiting parameters by checkpoint name
 mod source; // where a new model's tensors come from
 mod load; // safetensors -> model
+mod file_writer; // large files at the speed of the disk
 mod tensor_file; // safetensors files of any tensors
 mod save; // model -> safetensors
 mod error;
@@ -30,11 +31,12 @@ mod error;
 pub use self::{
     config::{HeadKind, Qwen2Config},
     error::{Misshapen, ModelError},
+    file_writer::WrittenFile,
     lora::{Factor, Lora, LoraConfig, TargetModules},
     packed::{LoadOptions, Quantization},
     parameters::{ParameterPath, for_each_parameter, map_parameters, parameter_name},
     precision::Precision,
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},
-    tensor_file::{NamedTensor, TensorFile, write_tensors},
+    tensor_file::{NamedTensor, Numbers, TensorFile, write_tensors},
 };

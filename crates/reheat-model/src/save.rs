@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{ModelError, NamedTensor, Qwen2, Qwen2Config, for_each_parameter, write_tensors};
+use crate::{ModelError, NamedTensor, Qwen2, Qwen2Config, WrittenFile, for_each_parameter, write_tensors};
 
 /// Type of the numbers in the saved files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -80,23 +80,25 @@ impl Qwen2 {
     /// Writes `config.json` and the weights into `dir`, which is made if need be.
     ///
     /// A model with adapters is saved as its adapters, in PEFT's files; [`merged`](Self::merged) makes a whole of it.
+    /// Gives the files of weights.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+    pub fn save(&self, dir: &Path, options: &SaveOptions) -> Result<Vec<WrittenFile>, ModelError> {
         // An adapter is saved without its base, which may be held in any type.
         if self.is_rounded() && self.adapter.is_none() {
             return Err(ModelError::Rounded);
         }
         fs::create_dir_all(dir).map_err(|source| ModelError::Write { path: dir.into(), source })?;
         if self.adapter.is_some() {
-            return self.save_adapter(dir, options);
+            return Ok(vec![self.save_adapter(dir, options)?]);
         }
         save_config(self.config(), dir, options.dtype)?;
         let mut shards: Vec<Vec<NamedTensor>> = vec![Vec::new()];
         let mut filled = 0;
         for_each_parameter(self, "", |name, shape, values| {
-            let tensor = NamedTensor { name: name.into(), shape: shape.to_vec(), values, dtype: options.dtype };
+            let (name, shape) = (name.to_owned(), shape.to_vec());
+            let tensor = NamedTensor { name, shape, values: values.into(), dtype: options.dtype };
             if filled > 0 && filled + tensor.num_bytes() > options.max_shard_bytes {
                 shards.push(Vec::new());
                 filled = 0;
@@ -105,20 +107,22 @@ impl Qwen2 {
             shards.last_mut().expect("starts with one").push(tensor);
         });
         if let [single] = shards.as_slice() {
-            return write_tensors(&dir.join("model.safetensors"), single);
+            return Ok(vec![write_tensors(&dir.join("model.safetensors"), single)?]);
         }
+        let mut written = Vec::new();
         let mut weight_map = BTreeMap::new();
         let mut total_size = 0;
         for (index, shard) in shards.iter().enumerate() {
             let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
-            write_tensors(&dir.join(&file), shard)?;
+            written.push(write_tensors(&dir.join(&file), shard)?);
             for tensor in shard {
                 weight_map.insert(tensor.name.clone(), file.clone());
                 total_size += tensor.num_bytes();
             }
         }
         let index = json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map });
-        write_json(&dir.join("model.safetensors.index.json"), &index)
+        write_json(&dir.join("model.safetensors.index.json"), &index)?;
+        Ok(written)
     }
 }
 

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use reheat_model::{NamedTensor, Qwen2, TensorFile, WeightDtype, map_parameters, parameter_name, write_tensors};
+use reheat_model::{
+    NamedTensor, Numbers, Qwen2, TensorFile, WeightDtype, WrittenFile, map_parameters, parameter_name, write_tensors,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -48,23 +50,23 @@ pub(crate) struct TrainingState {
     pub(crate) identity: Map<String, Value>,
 }
 
-/// Writes everything beside the model into `dir`.
+/// Writes everything beside the model into `dir`; gives the files of tensors.
 pub(crate) fn write_state(
     dir: &Path,
     state: &TrainingState,
     moments: Vec<Moment>,
     master: &[NamedTensor],
-) -> Result<(), TrainError> {
+) -> Result<Vec<WrittenFile>, TrainError> {
     disk::write(&dir.join(STATE), (exact::to_string(state) + "\n").as_bytes())?;
     let moments: Vec<NamedTensor> = moments
         .into_iter()
         .map(|moment| flat_tensor(format!("{}.{}", moment.parameter, moment.kind), moment.values))
         .collect();
-    write_tensors(&dir.join(OPTIMIZER), &moments)?;
+    let mut written = vec![write_tensors(&dir.join(OPTIMIZER), &moments)?];
     if !master.is_empty() {
-        write_tensors(&dir.join(MASTER), master)?;
+        written.push(write_tensors(&dir.join(MASTER), master)?);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Writes what the method, and the method on the evaluation rows, carry from step to step.
@@ -83,7 +85,8 @@ impl MethodFiles {
             disk::write(&dir.join(self.values), (exact::to_string(&state.values) + "\n").as_bytes())?;
         }
         if !state.tensors.is_empty() {
-            let tensors: Vec<_> = state.tensors.into_iter().map(|(name, values)| flat_tensor(name, values)).collect();
+            let tensors: Vec<_> =
+                state.tensors.into_iter().map(|(name, values)| flat_tensor(name, values.into())).collect();
             write_tensors(&dir.join(self.tensors), &tensors)?;
         }
         Ok(())
@@ -96,15 +99,19 @@ impl MethodFiles {
         }
         let tensors = checkpoint.dir.join(self.tensors);
         if tensors.is_file() {
-            state.tensors = read_tensors(&[tensors], device)?;
+            state.tensors = read_floats(&[tensors], device)?;
         }
         Ok(state)
     }
 }
 
 /// A tensor that keeps its bits.
-fn flat_tensor(name: String, values: Tensor<1>) -> NamedTensor {
-    NamedTensor { name, shape: vec![values.shape().num_elements()], dtype: own_dtype(&values), values }
+fn flat_tensor(name: String, values: Numbers) -> NamedTensor {
+    let dtype = match &values {
+        Numbers::Floats(values) => own_dtype(values),
+        Numbers::Codes(_) => WeightDtype::F32,
+    };
+    NamedTensor { name, shape: vec![values.len()], dtype, values }
 }
 
 fn own_dtype(values: &Tensor<1>) -> WeightDtype {
@@ -199,7 +206,7 @@ impl Checkpoint {
     pub(crate) fn weights(&self, device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
         let master = self.dir.join(MASTER);
         let files = if master.is_file() { vec![master] } else { self.model_files()? };
-        let tensors = read_tensors(&files, device)?;
+        let tensors = read_floats(&files, device)?;
         Ok(tensors.into_iter().map(|(name, values)| (parameter_name(&name).to_owned(), values)).collect())
     }
 
@@ -251,7 +258,13 @@ pub(crate) fn take_weights(
     (model, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
 }
 
-fn read_tensors(files: &[PathBuf], device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
+/// Tensors of floating-point numbers; others mean nothing where these are expected, and what is expected is missed.
+fn read_floats(files: &[PathBuf], device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
+    let tensors = read_tensors(files, device)?.into_iter();
+    Ok(tensors.filter_map(|(name, numbers)| Some((name, numbers.floats()?))).collect())
+}
+
+fn read_tensors(files: &[PathBuf], device: &Device) -> Result<BTreeMap<String, Numbers>, TrainError> {
     let mut tensors = BTreeMap::new();
     for path in files {
         TensorFile::open(path)?.for_each(device, |name, tensor| {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rayon::prelude::*;
+use reheat_model::WrittenFile;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -31,21 +32,32 @@ struct Entry {
     sha256: String,
 }
 
-/// Brings all files of a directory to the disk, and then a list of what they are.
-pub(crate) fn seal(dir: &Path) -> Result<(), TrainError> {
+impl From<WrittenFile> for Entry {
+    fn from(file: WrittenFile) -> Self {
+        Self { bytes: file.bytes, sha256: hex(&file.sha256) }
+    }
+}
+
+/// Brings all files of a directory to the disk, and then a list of what they are; those that were hashed when they were
+/// `written` are not read again.
+pub(crate) fn seal(dir: &Path, written: Vec<WrittenFile>) -> Result<(), TrainError> {
     let mut paths = fs::read_dir(dir)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>())
         .map_err(write_error(dir))?;
     paths.sort();
+    let known: BTreeMap<String, Entry> = written.into_iter().map(|file| (file.name.clone(), file.into())).collect();
+    let unknown: Vec<&PathBuf> = paths.iter().filter(|path| !known.contains_key(&name(path))).collect();
     // The processor hashes while the disk works.
     let (hashed, synced) = thread::scope(|scope| {
-        let hashed = scope.spawn(|| paths.par_iter().map(|path| Ok((name(path), entry(path)?))).collect());
+        let hashed = scope.spawn(|| unknown.par_iter().map(|path| Ok((name(path), entry(path)?))).collect());
         let synced = paths.iter().try_for_each(|path| disk::sync(path));
-        let hashed: io::Result<_> = hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let hashed: io::Result<BTreeMap<String, Entry>> =
+            hashed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (hashed, synced)
     });
     synced?;
-    let files = hashed.map_err(write_error(dir))?;
+    let mut files = hashed.map_err(write_error(dir))?;
+    files.extend(known);
     let manifest = dir.join(MANIFEST);
     let text = serde_json::to_string_pretty(&Manifest { files }).expect("strings and numbers");
     disk::write(&manifest, (text + "\n").as_bytes())?;
@@ -128,7 +140,7 @@ mod tests {
         let path = folder.path().join("weights");
         fs::write(&path, b"numbers").unwrap();
         assert!(damage(folder.path()).unwrap().starts_with("`integrity.json` cannot be read"));
-        seal(folder.path()).unwrap();
+        seal(folder.path(), Vec::new()).unwrap();
         assert_eq!(damage(folder.path()), None);
         fs::write(&path, b"Numbers").unwrap();
         assert_eq!(damage(folder.path()).unwrap(), "`weights` is not what was written");

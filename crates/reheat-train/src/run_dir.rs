@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use reheat_model::WrittenFile;
+
 use crate::disk::{self, write_error};
 use crate::{TrainError, checkpoint, integrity};
 
@@ -47,20 +49,20 @@ impl RunDir {
         self.path.join(format!("{}{step}", checkpoint::PREFIX))
     }
 
-    /// Writes `checkpoint-N/`, complete or not at all; `fill` writes its files.
+    /// Writes `checkpoint-N/`, complete or not at all; `fill` writes its files, and tells what it knows of them.
     ///
     /// # Errors
     /// If a file cannot be written; checkpoints that were complete stay.
     pub(crate) fn save_checkpoint(
         &self,
         step: u64,
-        fill: impl FnOnce(&Path) -> Result<(), TrainError>,
+        fill: impl FnOnce(&Path) -> Result<Vec<WrittenFile>, TrainError>,
     ) -> Result<PathBuf, TrainError> {
         let (unfinished, replaced) = (self.path.join(UNFINISHED), self.path.join(REPLACED));
         let target = self.checkpoint_dir(step);
         disk::remove_dir(&unfinished)?;
         disk::remove_dir(&replaced)?;
-        let written = self.fill(&unfinished, fill).and_then(|()| integrity::seal(&unfinished));
+        let written = self.fill(&unfinished, fill).and_then(|written| integrity::seal(&unfinished, written));
         if let Err(error) = written {
             // What is half written is of no use; the first error is the one to report.
             let _ = disk::remove_dir(&unfinished);
@@ -90,7 +92,10 @@ impl RunDir {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub(crate) fn save_final(&self, fill: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+    pub(crate) fn save_final(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<Vec<WrittenFile>, TrainError>,
+    ) -> Result<(), TrainError> {
         let unfinished = self.path.join(UNFINISHED_MODEL);
         disk::remove_dir(&unfinished)?;
         self.fill(&unfinished, fill)?;
@@ -107,7 +112,11 @@ impl RunDir {
         disk::sync(&self.path)
     }
 
-    fn fill(&self, dir: &Path, fill: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+    fn fill(
+        &self,
+        dir: &Path,
+        fill: impl FnOnce(&Path) -> Result<Vec<WrittenFile>, TrainError>,
+    ) -> Result<Vec<WrittenFile>, TrainError> {
         disk::create_dir(dir)?;
         for companion in &self.companions {
             disk::copy(companion, &dir.join(companion.file_name().unwrap_or_default()))?;
@@ -137,11 +146,11 @@ mod tests {
     use crate::disk::{crash_after, revive};
     use crate::{Checkpoint, disk};
 
-    fn fill(dir: &Path) -> Result<(), TrainError> {
+    fn fill(dir: &Path) -> Result<Vec<WrittenFile>, TrainError> {
         for name in ["model.safetensors", "optimizer.safetensors", "training_state.json"] {
             disk::write(&dir.join(name), b"content")?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// The machine stops after each operation in turn; whatever is left, the newest intact checkpoint can be found, and

@@ -14,7 +14,9 @@ use super::{Factors, LoraConfig, PEFT_PREFIX};
 use crate::error::Misshapen;
 use crate::load::values_of;
 use crate::save::write_json;
-use crate::{Linear, ModelError, NamedTensor, ParameterPath, Qwen2, SaveOptions, for_each_parameter, write_tensors};
+use crate::{
+    Linear, ModelError, NamedTensor, ParameterPath, Qwen2, SaveOptions, WrittenFile, for_each_parameter, write_tensors,
+};
 
 /// File of the weights.
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -55,14 +57,14 @@ impl Qwen2 {
     }
 
     /// Writes the adapters as PEFT does.
-    pub(crate) fn save_adapter(&self, dir: &Path, options: &SaveOptions) -> Result<(), ModelError> {
+    pub(crate) fn save_adapter(&self, dir: &Path, options: &SaveOptions) -> Result<WrittenFile, ModelError> {
         let adapter = self.adapter.as_ref().expect("the caller checked that there are adapters");
         write_json(&dir.join(CONFIG), &adapter.config.to_json(&adapter.base_model))?;
         let mut tensors = Vec::new();
         for_each_parameter(self, "", |name, shape, values| {
             if self.trains(name) {
                 let (name, shape) = (peft_name(name), shape.to_vec());
-                tensors.push(NamedTensor { name, shape, values, dtype: options.dtype });
+                tensors.push(NamedTensor { name, shape, values: values.into(), dtype: options.dtype });
             }
         });
         write_tensors(&dir.join(WEIGHTS), &tensors)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use reheat_model::{LoraConfig, NamedTensor, SaveOptions, WeightDtype, for_each_parameter};
+use reheat_model::{LoraConfig, NamedTensor, SaveOptions, WeightDtype, WrittenFile, for_each_parameter};
 use serde_json::{Map, Value, json};
 
 use super::Trainer;
@@ -15,8 +15,11 @@ impl<M: Method> Trainer<M> {
     pub(super) fn save_checkpoint(&self, callback: &mut dyn Callback) -> Result<(), TrainError> {
         let Some(run_dir) = &self.run_dir else { return Ok(()) };
         let dir = run_dir.save_checkpoint(self.progress.step, |dir| {
-            self.write_model(dir)?;
-            if self.config.save_only_model { Ok(()) } else { self.write_state(dir) }
+            let mut written = self.write_model(dir)?;
+            if !self.config.save_only_model {
+                written.extend(self.write_state(dir)?);
+            }
+            Ok(written)
         })?;
         if let Some(limit) = self.config.save_total_limit {
             run_dir.prune(limit, self.kept())?;
@@ -44,14 +47,16 @@ impl<M: Method> Trainer<M> {
     }
 
     /// The model in Hugging Face format, and the state that transformers' tools read.
-    pub(super) fn write_model(&self, dir: &Path) -> Result<(), TrainError> {
-        self.model().save(dir, &SaveOptions { dtype: self.config.save_dtype, ..SaveOptions::default() })?;
+    pub(super) fn write_model(&self, dir: &Path) -> Result<Vec<WrittenFile>, TrainError> {
+        let options = SaveOptions { dtype: self.config.save_dtype, ..SaveOptions::default() };
+        let written = self.model().save(dir, &options)?;
         let text = serde_json::to_string_pretty(&self.trainer_state()).expect("the state is numbers by name");
-        disk::write(&dir.join("trainer_state.json"), (text + "\n").as_bytes())
+        disk::write(&dir.join("trainer_state.json"), (text + "\n").as_bytes())?;
+        Ok(written)
     }
 
     /// Everything else that a run needs to go on.
-    fn write_state(&self, dir: &Path) -> Result<(), TrainError> {
+    fn write_state(&self, dir: &Path) -> Result<Vec<WrittenFile>, TrainError> {
         let state = TrainingState {
             progress: self.progress.clone(),
             optimizer_steps: self.optimizer.steps(),
@@ -66,12 +71,14 @@ impl<M: Method> Trainer<M> {
             for_each_parameter(self.model(), "", |name, shape, values| {
                 let name = name.to_owned();
                 if trained.contains(&name) {
-                    master.push(NamedTensor { name, shape: shape.to_vec(), values, dtype: WeightDtype::F32 });
+                    let (shape, values) = (shape.to_vec(), values.into());
+                    master.push(NamedTensor { name, shape, values, dtype: WeightDtype::F32 });
                 }
             });
         }
-        checkpoint::write_state(dir, &state, moments, &master)?;
-        checkpoint::write_method_states(dir, self.method.state(), self.evaluation.as_ref().map(Method::state))
+        let written = checkpoint::write_state(dir, &state, moments, &master)?;
+        checkpoint::write_method_states(dir, self.method.state(), self.evaluation.as_ref().map(Method::state))?;
+        Ok(written)
     }
 
     fn settings(&self) -> Map<String, Value> {

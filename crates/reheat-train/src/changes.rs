@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 /// Settings that leave weights, moments and rows of metrics as they are.
-const WITHOUT_EFFECT: [&str; 16] = [
+const WITHOUT_EFFECT: [&str; 17] = [
     "gradient_checkpointing",
+    "optimizer_in_backward",
     "logging_strategy",
     "logging_steps",
     "logging_first_step",

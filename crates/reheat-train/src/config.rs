@@ -100,6 +100,10 @@ pub struct TrainingConfig {
     pub lr_scheduler_kwargs: Option<LrSchedulerKwargs>,
     /// Which optimizer.
     pub optim: OptimizerNames,
+    /// Update each block as soon as its gradient is there, in full fine-tuning with one forward pass per step: no more
+    /// than one block's gradients are held. With a `max_grad_norm`, gradients are taken twice, first for their norm; the
+    /// results are the same.
+    pub optimizer_in_backward: bool,
     /// Momentum of SGD and Muon; 0 and 0.95 when absent.
     pub optim_momentum: Option<f64>,
     /// Further settings of SGD as transformers takes them: `momentum=0.9, dampening=0, nesterov=true`.
@@ -202,6 +206,7 @@ impl Default for TrainingConfig {
             lr_scheduler_type: LrSchedulerType::Linear,
             lr_scheduler_kwargs: None,
             optim: OptimizerNames::AdamwTorchFused,
+            optimizer_in_backward: false,
             optim_momentum: None,
             optim_args: None,
             parameter_groups: None,
@@ -262,6 +267,12 @@ impl TrainingConfig {
             require(value > 0, format!("{key} is 0, expected 1 or more"));
         }
         require(at_least_0(self.warmup_steps), format!("warmup_steps is {}, expected 0 or more", self.warmup_steps));
+        require(
+            !self.optimizer_in_backward || self.gradient_accumulation_steps <= 1,
+            "optimizer_in_backward updates the model in the one backward pass of a step: set gradient_accumulation_steps \
+             to 1"
+                .into(),
+        );
         if let Some(momentum) = self.optim_momentum {
             require(share(momentum), format!("optim_momentum is {momentum}, expected 0 or more and below 1"));
             let has_momentum = matches!(self.optim, OptimizerNames::Sgd | OptimizerNames::Muon);
@@ -278,8 +289,7 @@ impl TrainingConfig {
             Err(fault) => require(false, format!("optim_args: {fault}")),
         }
         let bf16_moments = self.optim_dtype != TrainingDtype::Float32;
-        let has_adamw =
-            matches!(self.optim, OptimizerNames::AdamwTorchFused | OptimizerNames::AdamwTorch | OptimizerNames::Muon);
+        let has_adamw = !matches!(self.optim, OptimizerNames::Lion | OptimizerNames::Sgd | OptimizerNames::Adafactor);
         require(!bf16_moments || has_adamw, "optim_dtype other than float32 belongs to AdamW".into());
         require(at_least_0(self.weight_decay), format!("weight_decay is {}, expected 0 or more", self.weight_decay));
         require(share(self.adam_beta1), format!("adam_beta1 is {}, expected 0 or more and below 1", self.adam_beta1));

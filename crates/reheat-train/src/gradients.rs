@@ -7,6 +7,8 @@ use burn::tensor::{self, Tensor};
 use reheat_kernels::{add_gradients, squared_norm};
 use reheat_model::{ParameterPath, map_parameters};
 
+use crate::pass::EMBEDDING;
+
 /// Gradients of one optimizer step, flattened to `[elements]`, by the parameter's name in checkpoints.
 ///
 /// Those of matrices are bf16 where products are taken in bf16 and one micro-batch is all; sums of several are f32.
@@ -38,13 +40,37 @@ impl Gradients {
         module.visit(&mut Take { path: ParameterPath::new(prefix), store, into: self });
     }
 
+    /// Takes out all that are whole while a backward pass is under way: those of all parameters but the embedding.
+    pub(crate) fn take_whole(&mut self) -> Self {
+        let unfinished = self.0.remove_entry(EMBEDDING);
+        Self(std::mem::replace(&mut self.0, unfinished.into_iter().collect()))
+    }
+
     /// L2 norm over all parameters, as `torch.nn.utils.clip_grad_norm_` takes it.
     pub fn norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.0.values().map(|gradient| squared_norm(gradient.clone())).collect();
-        if squares.is_empty() {
+        let mut norm = GradientNorm::default();
+        norm.add(self);
+        norm.value()
+    }
+}
+
+/// The norm of a gradient that is seen in parts.
+#[derive(Debug, Default)]
+pub(crate) struct GradientNorm(BTreeMap<String, Tensor<1>>);
+
+impl GradientNorm {
+    /// Adds parameters that were not there before.
+    pub(crate) fn add(&mut self, gradients: &Gradients) {
+        let square = |(name, gradient): (&String, &Tensor<1>)| (name.clone(), squared_norm(gradient.clone()));
+        self.0.extend(gradients.0.iter().map(square));
+    }
+
+    /// The norm; its squares are added in the order of the names, whatever the parts were.
+    pub(crate) fn value(self) -> f64 {
+        if self.0.is_empty() {
             return 0.0;
         }
-        f64::from(Tensor::cat(squares, 0).sum().sqrt().into_scalar::<f32>())
+        f64::from(Tensor::cat(self.0.into_values().collect(), 0).sum().sqrt().into_scalar::<f32>())
     }
 }
 

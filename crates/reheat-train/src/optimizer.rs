@@ -3,12 +3,15 @@
 mod rules; // the arithmetic
 mod groups; // parameters with settings of their own
 mod sgd; // what `optim_args` says
+mod eight_bit; // moments in 8 bits
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor};
-use reheat_kernels::{AdamWParameter, AdamWStep, adamw};
-use reheat_model::{Qwen2, for_each_parameter};
+use reheat_kernels::{
+    AdamWParameter, AdamWStep, EightBitMap, EightBitMoment, EightBitParameter, adamw, adamw_8bit, zeros,
+};
+use reheat_model::{Numbers, Qwen2, for_each_parameter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,13 @@ pub enum OptimizerNames {
     /// AdamW, as well: there is one here, and it is fused.
     #[serde(rename = "adamw_torch")]
     AdamwTorch,
+    /// AdamW with moments in 8 bits and a scale for each 256 of them (Dettmers et al. 2022), but for the embedding and for
+    /// parameters of fewer than 4096 numbers: a quarter of the memory.
+    #[serde(rename = "adamw_8bit")]
+    Adamw8bit,
+    /// The same.
+    #[serde(rename = "adamw_bnb_8bit")]
+    AdamwBnb8bit,
     /// Lion: the sign of the momentum, one moment instead of two; wants a learning rate 3 to 10 times lower than AdamW.
     #[serde(rename = "lion_32bit")]
     Lion,
@@ -85,12 +95,29 @@ impl Default for OptimizerConfig {
 
 impl OptimizerConfig {
     /// Moments of a parameter before the first step.
-    fn fresh_moments(&self, name: &str, shape: &[usize], device: &Device) -> Vec<Tensor<1>> {
+    fn fresh_moments(&self, name: &str, shape: &[usize], device: &Device) -> Vec<Numbers> {
         let rule = Rule::of(self.name, name, shape);
+        if rule == Rule::AdamW8bit {
+            let len = shape.iter().product();
+            return eight_bit::numbers(
+                [EightBitMap::Signed, EightBitMap::Unsigned].map(|map| EightBitMoment::zeros(len, map, device)),
+            );
+        }
         let dtype = if rule == Rule::AdamW { self.moments } else { TrainingDtype::Float32 };
         let kinds = rule.moments(shape).into_iter();
-        kinds.map(|(_, len)| Tensor::zeros([len], (device, dtype.of_tensors()))).collect()
+        kinds.map(|(_, len)| zeros([len], device, dtype.of_tensors()).into()).collect()
     }
+}
+
+/// Bytes of the moments of a parameter.
+pub(crate) fn moment_bytes(optim: OptimizerNames, optim_dtype: TrainingDtype, name: &str, shape: &[usize]) -> u64 {
+    let rule = Rule::of(optim, name, shape);
+    let each = |kind: &str| match (rule, optim_dtype) {
+        (Rule::AdamW8bit, _) if eight_bit::CODES.contains(&kind) => 1,
+        (Rule::AdamW, TrainingDtype::Bfloat16) => 2,
+        _ => 4,
+    };
+    rule.moments(shape).into_iter().map(|(kind, len)| len as u64 * each(kind)).sum()
 }
 
 /// A running mean that the optimizer keeps of one parameter.
@@ -100,14 +127,15 @@ pub(crate) struct Moment {
     pub(crate) parameter: String,
     /// Which mean, under PyTorch's name.
     pub(crate) kind: String,
-    /// `[elements]`.
-    pub(crate) values: Tensor<1>,
+    /// `[elements]`, or what stands for them.
+    pub(crate) values: Numbers,
 }
 
 /// The rule of one parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
     AdamW,
+    AdamW8bit,
     Lion,
     Sgd,
     AdafactorVector,
@@ -119,6 +147,10 @@ impl Rule {
     fn of(name: OptimizerNames, parameter: &str, shape: &[usize]) -> Self {
         match name {
             OptimizerNames::AdamwTorchFused | OptimizerNames::AdamwTorch => Self::AdamW,
+            OptimizerNames::Adamw8bit | OptimizerNames::AdamwBnb8bit if eight_bit::takes(parameter, shape) => {
+                Self::AdamW8bit
+            }
+            OptimizerNames::Adamw8bit | OptimizerNames::AdamwBnb8bit => Self::AdamW,
             OptimizerNames::Lion => Self::Lion,
             OptimizerNames::Sgd => Self::Sgd,
             OptimizerNames::Adafactor if shape.len() == 2 => Self::AdafactorMatrix,
@@ -133,6 +165,7 @@ impl Rule {
         let len = shape.iter().product();
         match self {
             Self::AdamW => vec![("exp_avg", len), ("exp_avg_sq", len)],
+            Self::AdamW8bit => eight_bit::kinds(len),
             Self::Lion => vec![("exp_avg", len)],
             Self::Sgd | Self::Muon => vec![("momentum_buffer", len)],
             Self::AdafactorVector => vec![("exp_avg_sq", len)],
@@ -152,7 +185,7 @@ pub struct Optimizer {
     step: u64,
     shapes: BTreeMap<String, Vec<usize>>,
     /// In the order of [`Rule::moments`].
-    moments: BTreeMap<String, Vec<Tensor<1>>>,
+    moments: BTreeMap<String, Vec<Numbers>>,
 }
 
 impl Optimizer {
@@ -180,9 +213,9 @@ impl Optimizer {
 
     /// What it keeps, by parameter.
     pub(crate) fn moments(&self) -> Vec<Moment> {
-        let of_parameter = |(name, values): (&String, &Vec<Tensor<1>>)| {
+        let of_parameter = |(name, values): (&String, &Vec<Numbers>)| {
             let kinds = self.rule(name).moments(&self.shapes[name]);
-            let moment = |((kind, _), values): ((&str, usize), &Tensor<1>)| Moment {
+            let moment = |((kind, _), values): ((&str, usize), &Numbers)| Moment {
                 parameter: name.clone(),
                 kind: kind.into(),
                 values: values.clone(),
@@ -197,7 +230,7 @@ impl Optimizer {
     /// # Errors
     /// If a moment is missing, or not one of this optimizer's and this model's.
     pub(crate) fn restore(&mut self, steps: u64, moments: Vec<Moment>) -> Result<(), String> {
-        let mut found: BTreeMap<String, BTreeMap<String, Tensor<1>>> = BTreeMap::new();
+        let mut found: BTreeMap<String, BTreeMap<String, Numbers>> = BTreeMap::new();
         for moment in moments {
             found.entry(moment.parameter).or_default().insert(moment.kind, moment.values);
         }
@@ -207,7 +240,7 @@ impl Optimizer {
             let mut values = Vec::new();
             for (kind, len) in self.rule(&name).moments(shape) {
                 match kinds.remove(kind) {
-                    Some(moment) if moment.dims() == [len] => values.push(moment),
+                    Some(moment) if moment.len() == len && is_codes(kind, &moment) => values.push(moment),
                     _ => return Err(format!("`{name}.{kind}` is not there with {len} numbers")),
                 }
             }
@@ -235,7 +268,23 @@ impl Optimizer {
         (learning_rate, schedule): (f64, f64),
         gradient_scale: f64,
     ) -> Qwen2 {
+        self.begin_step();
+        self.update(model, gradients, (learning_rate, schedule), gradient_scale)
+    }
+
+    /// Begins a step whose gradients come in parts, each to [`Self::update`].
+    pub(crate) fn begin_step(&mut self) {
         self.step += 1;
+    }
+
+    /// As [`Self::step`], as a part of the step that has begun.
+    pub(crate) fn update(
+        &mut self,
+        model: Qwen2,
+        gradients: Gradients,
+        (learning_rate, schedule): (f64, f64),
+        gradient_scale: f64,
+    ) -> Qwen2 {
         update_parameters(model, gradients, |name, value, gradient| {
             let rule = self.rule(name);
             let shape = &self.shapes[name];
@@ -256,8 +305,14 @@ impl Optimizer {
             let fresh = || self.config.fresh_moments(name, shape, &value.device());
             let moments = self.moments.remove(name).unwrap_or_else(fresh);
             let (value, moments) = match rule {
-                // The one rule with a fused kernel scales the gradient on the way.
+                // The rules with a fused kernel scale the gradient on the way.
                 Rule::AdamW => self.adamw(name, AdamWInput { value, moments, gradient }, &step, gradient_scale),
+                Rule::AdamW8bit => {
+                    let [first_moment, second_moment] = eight_bit::moments(moments);
+                    let parameter = EightBitParameter { value, first_moment, second_moment };
+                    let updated = adamw_8bit(parameter, gradient, &self.adamw_step(name, &step, gradient_scale));
+                    (updated.value, eight_bit::numbers([updated.first_moment, updated.second_moment]))
+                }
                 _ => apply(rule, shape, value, moments, gradient.cast(DType::F32) * gradient_scale, &step),
             };
             self.moments.insert(name.into(), moments);
@@ -271,8 +326,15 @@ impl Optimizer {
         AdamWInput { value, moments, gradient }: AdamWInput,
         step: &Step,
         gradient_scale: f64,
-    ) -> (Tensor<1>, Vec<Tensor<1>>) {
-        let settings = AdamWStep {
+    ) -> (Tensor<1>, Vec<Numbers>) {
+        let settings = self.adamw_step(name, step, gradient_scale);
+        let [first_moment, second_moment] = two(moments);
+        let updated = adamw(AdamWParameter { value, first_moment, second_moment }, gradient, &settings);
+        (updated.value, vec![updated.first_moment.into(), updated.second_moment.into()])
+    }
+
+    fn adamw_step(&self, name: &str, step: &Step, gradient_scale: f64) -> AdamWStep {
+        AdamWStep {
             learning_rate: step.learning_rate,
             beta1: step.beta1,
             beta2: step.beta2,
@@ -281,17 +343,14 @@ impl Optimizer {
             step: step.number,
             gradient_scale,
             rounding_seed: rounding_seed(self.config.seed, step.number, name),
-        };
-        let [first_moment, second_moment] = two(moments);
-        let updated = adamw(AdamWParameter { value, first_moment, second_moment }, gradient, &settings);
-        (updated.value, vec![updated.first_moment, updated.second_moment])
+        }
     }
 }
 
 /// What AdamW works on.
 struct AdamWInput {
     value: Tensor<1>,
-    moments: Vec<Tensor<1>>,
+    moments: Vec<Numbers>,
     gradient: Tensor<1>,
 }
 
@@ -306,10 +365,10 @@ fn apply(
     rule: Rule,
     shape: &[usize],
     value: Tensor<1>,
-    moments: Vec<Tensor<1>>,
+    moments: Vec<Numbers>,
     gradient: Tensor<1>,
     step: &Step,
-) -> (Tensor<1>, Vec<Tensor<1>>) {
+) -> (Tensor<1>, Vec<Numbers>) {
     let len = shape.iter().product::<usize>();
     let matrix = |flat: Tensor<1>| flat.reshape([shape[0], shape[1]]);
     let vector_rule = match rule {
@@ -319,26 +378,35 @@ fn apply(
         Rule::AdafactorMatrix => {
             let [row, column] = two(moments);
             let (value, row, column) = rules::adafactor_matrix(matrix(value), matrix(gradient), row, column, step);
-            return (value.reshape([len]), vec![row, column]);
+            return (value.reshape([len]), vec![row.into(), column.into()]);
         }
         Rule::Muon => {
             let [buffer] = one(moments);
             let (value, buffer) = rules::muon(matrix(value), matrix(gradient), matrix(buffer), step);
-            return (value.reshape([len]), vec![buffer.reshape([len])]);
+            return (value.reshape([len]), vec![buffer.reshape([len]).into()]);
         }
-        Rule::AdamW => unreachable!("AdamW has a kernel of its own"),
+        Rule::AdamW | Rule::AdamW8bit => unreachable!("AdamW has kernels of its own"),
     };
     let [moment] = one(moments);
     let (value, moment) = vector_rule(value, gradient, moment, step);
-    (value, vec![moment])
+    (value, vec![moment.into()])
 }
 
-fn one(moments: Vec<Tensor<1>>) -> [Tensor<1>; 1] {
-    moments.try_into().expect("the rule keeps one moment")
+fn one(moments: Vec<Numbers>) -> [Tensor<1>; 1] {
+    floats(moments).try_into().expect("the rule keeps one moment")
 }
 
-fn two(moments: Vec<Tensor<1>>) -> [Tensor<1>; 2] {
-    moments.try_into().expect("the rule keeps two moments")
+fn two(moments: Vec<Numbers>) -> [Tensor<1>; 2] {
+    floats(moments).try_into().expect("the rule keeps two moments")
+}
+
+fn floats(moments: Vec<Numbers>) -> Vec<Tensor<1>> {
+    moments.into_iter().map(|moment| moment.floats().expect("only moments in 8 bits have codes")).collect()
+}
+
+/// Whether a moment of this kind is what it should be: numbers, or codes for them.
+fn is_codes(kind: &str, moment: &Numbers) -> bool {
+    eight_bit::CODES.contains(&kind) == matches!(moment, Numbers::Codes(_))
 }
 
 /// Weight decay leaves out biases and norms (transformers 5.23, `Trainer.get_decay_parameter_names`).

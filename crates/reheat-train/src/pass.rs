@@ -5,15 +5,18 @@
 //! of its input and of its parameters (a vector-Jacobian product; Chen et al. 2016, arXiv:1604.06174, with one segment
 //! per block).
 
-use burn::module::Module;
+mod backward; // from the head down, a stage at a time
+
+use burn::module::Module as _;
 use burn::tensor::{DType, Device, Int, Tensor};
 use reheat_data::{Batch, IGNORE_INDEX};
 use reheat_kernels::{
-    AttentionLayout, Compute, LogprobGradients, RotaryTable, TokenDerivatives, TokenLogprobs, embedding_backward,
-    token_logprobs, token_logprobs_vjp,
+    Compute, LogprobGradients, TokenDerivatives, TokenLogprobs, token_logprobs, token_logprobs_vjp, zeros,
 };
 use reheat_model::{Block, Qwen2, for_each_parameter};
 
+pub(crate) use self::backward::BackwardPass;
+use self::backward::{Context, Segment, Wanted, vjp};
 use crate::{EmbeddingNoise, Gradients, Objective, ScoreGradient};
 
 /// What the forward pass keeps of a block. The gradients are the same.
@@ -34,7 +37,8 @@ pub struct ModelPass<'a> {
     temperature: f64,
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the embedding, whose gradient is whole when everything else is done.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 const SCORE: &str = "score.weight";
 
@@ -79,6 +83,21 @@ impl<'a> ModelPass<'a> {
     /// # Panics
     /// If an id or label is outside the vocabulary.
     pub fn forward_backward(&self, batch: &Batch, objective: &Objective, gradients: &mut Gradients) -> TokenLogprobs {
+        let (tokens, mut backward) = self.begin(batch, objective, gradients);
+        while backward.descend(self.model, gradients) {}
+        tokens
+    }
+
+    /// The forward pass, and of the backward pass the final norm and the head.
+    ///
+    /// # Panics
+    /// If an id or label is outside the vocabulary.
+    pub(crate) fn begin<'b>(
+        &self,
+        batch: &'b Batch,
+        objective: &Objective,
+        gradients: &mut Gradients,
+    ) -> (TokenLogprobs, BackwardPass<'b>) {
         let model = self.model;
         let positions: Vec<usize> = batch.seq_lens.iter().flat_map(|len| 0..*len).collect();
         let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
@@ -101,20 +120,8 @@ impl<'a> ModelPass<'a> {
         }
 
         let (tokens, gy) = self.head_backward(x, batch, objective, gradients);
-        let mut gy = Some(gy);
-        for (index, segment) in segments.into_iter().rev() {
-            let name = format!("model.layers.{index}");
-            let output = gy.expect("a block above the lowest trained one has a gradient of its input");
-            gy = segment.backward(&model.layers[index], &name, output, &context, gradients);
-        }
-
-        if self.trains_embedding() {
-            let gy = gy.expect("the lowest block gives the gradient of its input where the embedding is trained");
-            let embedding = model.embed_tokens.weight.val();
-            let gradient = gradient_of(gradients, EMBEDDING, &embedding, model.compute());
-            store(gradients, EMBEDDING, embedding_backward(gradient, &batch.input_ids, gy));
-        }
-        tokens
+        let embedded = self.trains_embedding().then_some(batch.input_ids.as_slice());
+        (tokens, BackwardPass { segments, context, gy: Some(gy), embedded })
     }
 
     fn trains_embedding(&self) -> bool {
@@ -252,7 +259,7 @@ fn gradient_of(gradients: &mut Gradients, name: &str, like: &Tensor<2>, compute:
                 Compute::F32 => DType::F32,
                 Compute::Bf16 => DType::BF16,
             };
-            Tensor::zeros(like.dims(), (&like.device(), dtype))
+            zeros(like.dims(), &like.device(), dtype)
         }
     }
 }
@@ -260,85 +267,4 @@ fn gradient_of(gradients: &mut Gradients, name: &str, like: &Tensor<2>, compute:
 fn store(gradients: &mut Gradients, name: &str, gradient: Tensor<2>) {
     let len = gradient.shape().num_elements();
     gradients.insert(name, gradient.reshape([len]));
-}
-
-/// What every block of a pass shares.
-struct Context {
-    rotary: RotaryTable,
-    layout: AttentionLayout,
-}
-
-/// Whether the gradient of a block's input is wanted; below the lowest trained block there is no use for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Yes,
-    No,
-}
-
-/// What is left of a block after its forward pass.
-#[expect(clippy::large_enum_variant, reason = "there is one for each block, and all of a pass are of one kind")]
-enum Segment {
-    Input(Tensor<2>, Wanted),
-    Graph { block: Box<Block>, x: Tensor<2>, y: Tensor<2> },
-}
-
-impl Segment {
-    fn forward(
-        block: &Block,
-        x: Tensor<2>,
-        wanted: Wanted,
-        context: &Context,
-        checkpointing: Checkpointing,
-    ) -> (Self, Tensor<2>) {
-        match checkpointing {
-            Checkpointing::Recompute => {
-                let y = block.forward(x.clone(), &context.rotary, &context.layout);
-                (Self::Input(x, wanted), y)
-            }
-            Checkpointing::Keep => {
-                let segment = Self::tracked(block, x, wanted, context);
-                let Self::Graph { y, .. } = &segment else { unreachable!("`tracked` keeps the graph") };
-                let y = y.clone().inner();
-                (segment, y)
-            }
-        }
-    }
-
-    fn tracked(block: &Block, x: Tensor<2>, wanted: Wanted, context: &Context) -> Self {
-        let block = block.clone().train();
-        let x = x.autodiff().set_require_grad(wanted == Wanted::Yes);
-        let y = block.forward(x.clone(), &context.rotary, &context.layout);
-        Self::Graph { block: Box::new(block), x, y }
-    }
-
-    /// Gradient of the block's input, where it is wanted, given that of its output.
-    fn backward(
-        self,
-        block: &Block,
-        name: &str,
-        gy: Tensor<2>,
-        context: &Context,
-        gradients: &mut Gradients,
-    ) -> Option<Tensor<2>> {
-        match self {
-            Self::Input(x, wanted) => {
-                Self::tracked(block, x, wanted, context).backward(block, name, gy, context, gradients)
-            }
-            Self::Graph { block, x, y } => vjp(y, gy, &x, |store| gradients.take_from(&*block, name, store)),
-        }
-    }
-}
-
-/// Runs autodiff from `y` with gradient `gy` and gives the gradient of `x`, if it requires one; `take` collects those of
-/// the parameters.
-fn vjp(
-    y: Tensor<2>,
-    gy: Tensor<2>,
-    x: &Tensor<2>,
-    take: impl FnOnce(&mut burn::tensor::Gradients),
-) -> Option<Tensor<2>> {
-    // Autodiff starts from a scalar's gradient of 1: Σ y·gy has the gradient gy in y.
-    let mut store = (y * gy).sum().backward();
-    take(&mut store);
-    x.grad_remove(&mut store)
 }

@@ -4,11 +4,15 @@
 //! trained, the input of every block, the graph of one block (or of all), and one chunk of logits.
 //! On an accelerator the operations of a block are not fused, and scores of attention count with the square of the length.
 
+use std::collections::BTreeMap;
+
 use reheat_kernels::LOGITS_BYTES;
 use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2Config};
 use serde::Serialize;
 
-use crate::{Checkpointing, TrainingDtype};
+use crate::optimizer::moment_bytes;
+use crate::pass::EMBEDDING;
+use crate::{Checkpointing, OptimizerNames, TrainingDtype};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
@@ -53,8 +57,12 @@ pub enum MemoryOf {
 pub struct PlannedRun {
     /// What is trained.
     pub trained: Trained,
-    /// Type of the optimizer's moments.
+    /// The optimizer.
+    pub optim: OptimizerNames,
+    /// Type of the moments of AdamW.
     pub optim_dtype: TrainingDtype,
+    /// Whether each block is updated as soon as its gradient is there.
+    pub optimizer_in_backward: bool,
     /// What is kept of blocks.
     pub checkpointing: Checkpointing,
     /// Whose memory.
@@ -70,15 +78,15 @@ pub struct PlannedRun {
 pub struct MemoryPlan {
     /// Weights, frozen and trained.
     pub weights: u64,
-    /// Gradients of what is trained, f32.
+    /// Gradients that are held at a time, f32.
     pub gradients: u64,
-    /// The optimizer's two moments of what is trained.
+    /// The optimizer's moments of what is trained.
     pub moments: u64,
     /// Inputs of the blocks, and the graph of one of them or of all.
     pub activations: u64,
     /// One chunk of logits, which become their gradient.
     pub logits: u64,
-    /// The process, pages that the allocator keeps, and in full fine-tuning the largest matrix once more.
+    /// The process, and pages that the allocator keeps.
     pub overhead: u64,
 }
 
@@ -86,20 +94,16 @@ impl MemoryPlan {
     /// What `run` takes for a model of this shape.
     pub fn new(model: &Qwen2Config, run: &PlannedRun) -> Self {
         let (weights, trained) = weights(model, &run.trained);
-        let moment = match run.optim_dtype {
-            TrainingDtype::Float32 => F32,
-            TrainingDtype::Bfloat16 => BF16,
-        };
         let activations = activations(model, run);
         let logits = logits(model, run);
         let transient = (activations + logits) as f64;
         let overhead = PROCESS
-            + held_twice(model, &run.trained)
             + match run.memory_of {
                 MemoryOf::Cpu => (KEPT_PAGES * transient) as u64,
                 MemoryOf::Accelerator => ACCELERATOR + (KEPT_PAGES * transient) as u64,
             };
-        Self { weights, gradients: trained * F32, moments: 2 * trained * moment, activations, logits, overhead }
+        let (gradients, moments) = (gradients(model, run, trained), moments(model, run, trained));
+        Self { weights, gradients, moments, activations, logits, overhead }
     }
 
     /// All of it.
@@ -150,12 +154,34 @@ fn weights(model: &Qwen2Config, trained: &Trained) -> (u64, u64) {
     (bytes + trained * F32, trained)
 }
 
-/// Bytes of the largest matrix where it is trained: measured, it is held once more (`docs/guides/memory.md`).
-fn held_twice(model: &Qwen2Config, trained: &Trained) -> u64 {
-    let sizes = model.tensor_shapes().into_iter().map(|(_, shape)| shape.iter().product::<usize>() as u64 * F32);
-    match trained {
-        Trained::Full => sizes.max().unwrap_or(0),
-        Trained::Adapters { .. } => 0,
+/// Bytes of the gradients that are held at a time; where the backward pass updates, of one stage and of a tied embedding,
+/// whose gradient begins in the first stage and ends in the last.
+fn gradients(model: &Qwen2Config, run: &PlannedRun, trained: u64) -> u64 {
+    if !run.optimizer_in_backward || run.trained != Trained::Full {
+        return trained * F32;
+    }
+    let mut stages = BTreeMap::<String, u64>::new();
+    let mut embedding = 0;
+    for (name, shape) in model.tensor_shapes() {
+        let count = shape.iter().product::<usize>() as u64;
+        if name == EMBEDDING {
+            embedding = count;
+        } else {
+            // `model.layers.3`, or the head with the norm before it.
+            let stage = if name.contains(".layers.") { name.split('.').take(3).collect() } else { Vec::new() };
+            *stages.entry(stage.join(".")).or_default() += count;
+        }
+    }
+    let largest = stages.into_values().max().unwrap_or(0);
+    F32 * if model.tie_word_embeddings { embedding + largest } else { embedding.max(largest) }
+}
+
+/// Bytes of the moments; all numbers of adapters count as one vector.
+fn moments(model: &Qwen2Config, run: &PlannedRun, trained: u64) -> u64 {
+    let of = |name: &str, shape: &[usize]| moment_bytes(run.optim, run.optim_dtype, name, shape);
+    match run.trained {
+        Trained::Full => model.tensor_shapes().iter().map(|(name, shape)| of(name, shape)).sum(),
+        Trained::Adapters { .. } => of("", &[trained as usize]),
     }
 }
 
@@ -217,7 +243,9 @@ mod tests {
     fn run(trained: Trained) -> PlannedRun {
         PlannedRun {
             trained,
+            optim: OptimizerNames::default(),
             optim_dtype: TrainingDtype::Float32,
+            optimizer_in_backward: false,
             checkpointing: Checkpointing::Recompute,
             memory_of: MemoryOf::Cpu,
             batch_size: 1,
@@ -243,6 +271,29 @@ mod tests {
         let model = Qwen2Config::tiny(64);
         let plan = MemoryPlan::new(&model, &run(Trained::Full));
         assert_eq!(plan.weights + plan.gradients + plan.moments, model.num_parameters() as u64 * 16);
+    }
+
+    /// Two layers of 32: the tied embedding has 64 · 32 numbers, whose gradient grows from the first stage to the last;
+    /// beside it are those of one block.
+    #[test]
+    fn in_the_backward_pass_a_block_is_held_at_a_time() {
+        let model = Qwen2Config::tiny(64);
+        let fused = PlannedRun { optimizer_in_backward: true, ..run(Trained::Full) };
+        let (all, embedding, norm) = (model.num_parameters() as u64, 64 * 32, 32);
+        let block = (all - embedding - norm) / 2;
+        assert_eq!(MemoryPlan::new(&model, &fused).gradients, (embedding + block) * 4);
+    }
+
+    /// A byte a number and a scale of four bytes for each 256, twice; eight bytes for the embedding.
+    #[test]
+    fn moments_in_8_bits_are_a_quarter() {
+        let model = Qwen2Config::released("Qwen2.5-0.5B").unwrap();
+        let eight_bit = PlannedRun { optim: OptimizerNames::Adamw8bit, ..run(Trained::Full) };
+        let (all, embedding) = (model.num_parameters() as f64, 151_936.0 * 896.0);
+        let expected = embedding * 8.0 + (all - embedding) * 2.0 * (1.0 + 4.0 / 256.0);
+        let planned = MemoryPlan::new(&model, &eight_bit).moments as f64;
+        // Biases and norms are in f32.
+        assert!((planned / expected - 1.0).abs() < 1e-3, "{planned} instead of {expected}");
     }
 
     #[test]

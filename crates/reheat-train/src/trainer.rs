@@ -2,6 +2,7 @@
 
 mod evaluation; // rows that are not trained on
 mod saving; // checkpoints, and going on from them
+mod update; // a step's gradients and what the optimizer makes of them
 
 use std::time::Instant;
 
@@ -9,11 +10,11 @@ use reheat_data::epoch_order;
 use reheat_model::Qwen2;
 
 pub use self::evaluation::evaluate;
+use self::update::{NotFinite, Updated};
 use crate::progress::{Progress, Window};
 use crate::{
-    Callback, Checkpointing, Control, EmbeddingNoise, EvalRow, Gradients, IntervalStrategy, LogEntry, LogRow, Logger,
-    LrSchedule, Measures, Method, ModelPass, Optimizer, OptimizerConfig, RunDir, SaveStrategy, StepContext, TrainError,
-    TrainStart, TrainSummary, TrainingConfig,
+    Callback, Control, EvalRow, IntervalStrategy, LogEntry, LogRow, Logger, LrSchedule, Measures, Method, Optimizer,
+    OptimizerConfig, RunDir, SaveStrategy, StepContext, TrainError, TrainStart, TrainSummary, TrainingConfig,
 };
 
 /// Training of one model with one method.
@@ -41,9 +42,6 @@ struct StepOutcome {
     learning_rate: f64,
     num_tokens: u64,
 }
-
-/// Added to the norm when the gradient is scaled down (`torch.nn.utils.clip_grad_norm_`).
-const CLIP_EPSILON: f64 = 1e-6;
 
 impl<M: Method> Trainer<M> {
     /// Checks settings and rows; nothing is computed yet.
@@ -78,8 +76,13 @@ impl<M: Method> Trainer<M> {
         };
         let optimizer = Optimizer::new(settings, &model);
         let unused = optimizer.unused_groups().into_iter();
-        let faults: Vec<String> =
+        let mut faults: Vec<String> =
             unused.map(|group| format!("parameter_groups: no parameter is called `{}`", group.parameters)).collect();
+        if config.optimizer_in_backward && model.lora_config().is_some() {
+            faults.push(
+                "optimizer_in_backward is for full fine-tuning; gradients of adapters take hardly any memory".into(),
+            );
+        }
         if !faults.is_empty() {
             return Err(TrainError::Config(faults));
         }
@@ -149,8 +152,9 @@ impl<M: Method> Trainer<M> {
     /// Trains to the end, or until the callback stops it; then a checkpoint is saved and the summary says so.
     ///
     /// # Errors
-    /// If the loss or the gradient stops being finite, before the update that would spoil the weights; or a file of the
-    /// run cannot be written. What was saved before stays.
+    /// If the loss or the gradient stops being finite, before the update that would spoil the weights (after it, where
+    /// `optimizer_in_backward` updates without knowing the norm); or a file of the run cannot be written. What was saved
+    /// before stays.
     pub fn train(&mut self, callback: &mut dyn Callback) -> Result<TrainSummary, TrainError> {
         let started = Instant::now();
         let (first_step, first_rows) = (self.progress.step, self.progress.num_rows);
@@ -234,43 +238,30 @@ impl<M: Method> Trainer<M> {
     /// One optimizer step over the rows at `indices`.
     fn step(&mut self, indices: &[usize]) -> Result<StepOutcome, TrainError> {
         let model = self.model.as_ref().expect("the model is absent only inside a step");
-        let (config, progress) = (&self.config, &mut self.progress);
+        let (config, progress) = (&self.config, &self.progress);
         let context = StepContext::new(model, config.per_device_train_batch_size, progress.step, config.seed);
         let batches = self.method.batches(indices, &context)?;
         let num_items_in_batch = batches.iter().map(|batch| self.method.num_items(batch)).sum();
 
-        let checkpointing = if config.gradient_checkpointing { Checkpointing::Recompute } else { Checkpointing::Keep };
-        let mut gradients = Gradients::default();
-        let mut measures = Measures::default();
-        for (micro_step, batch) in (progress.micro_steps..).zip(&batches) {
-            // The seed in the high half, so that no pass of a run with another seed leaves out the same inputs.
-            let seed = config.seed.rotate_left(32) ^ micro_step;
-            let model = model.with_dropout(seed);
-            let noise = config.neftune_noise_alpha.map(|alpha| EmbeddingNoise { alpha, seed });
-            let pass =
-                ModelPass::new(&model, checkpointing).with_noise(noise).at_temperature(self.method.temperature());
-            let objective = self.method.objective(batch, num_items_in_batch);
-            let tokens = pass.forward_backward(self.method.sequences(batch), &objective, &mut gradients);
-            measures.add(&self.method.measure(batch, &tokens, num_items_in_batch));
-        }
-
-        let grad_norm = gradients.norm();
-        let scale = clip_scale(grad_norm, config.max_grad_norm);
-        let learning_rate = self.schedule.at(progress.step);
-        let fault =
-            [("loss", measures.loss), ("grad_norm", grad_norm)].into_iter().find(|(_, value)| !value.is_finite());
-        if let Some((what, value)) = fault {
-            return Err(TrainError::NotFinite { what, value, step: progress.step + 1, rows: indices.to_vec() });
-        }
-        let model = self.model.take().expect("present, as it was above");
         let rates = (config.learning_rate, self.schedule.factor(progress.step));
-        self.model = Some(self.optimizer.step(model, gradients, rates, scale));
+        let learning_rate = self.schedule.at(progress.step);
+        let updated = match batches.as_slice() {
+            [batch] if config.optimizer_in_backward => self.update_in_backward(batch, num_items_in_batch, rates),
+            batches => self.update_after_backward(batches, num_items_in_batch, rates),
+        };
+        let Updated { measures, grad_norm } = updated.map_err(|NotFinite { what, value }| TrainError::NotFinite {
+            what,
+            value,
+            step: self.progress.step + 1,
+            rows: indices.to_vec(),
+        })?;
 
+        let progress = &mut self.progress;
         let num_tokens = batches.iter().map(|batch| self.method.sequences(batch).num_tokens() as u64).sum();
         progress.step += 1;
         progress.num_tokens += num_tokens;
         progress.num_rows += indices.len() as u64;
-        progress.micro_steps += indices.len().div_ceil(config.per_device_train_batch_size) as u64;
+        progress.micro_steps += indices.len().div_ceil(self.config.per_device_train_batch_size) as u64;
         progress.loss += measures.loss;
         Ok(StepOutcome { measures, grad_norm, learning_rate, num_tokens })
     }
@@ -329,9 +320,4 @@ impl<M: Method> Trainer<M> {
             SaveStrategy::Best => is_best,
         }
     }
-}
-
-/// The factor that brings a gradient of this norm down to `max_norm`; 0 means no limit.
-fn clip_scale(grad_norm: f64, max_norm: f64) -> f64 {
-    if max_norm > 0.0 { (max_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 }
 }

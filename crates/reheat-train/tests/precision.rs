@@ -14,6 +14,10 @@ const TOLERANCE: f64 = 0.01;
 
 /// Losses of 50 steps over sequences in which each token follows from the one before.
 fn losses(change: impl Fn(&mut TrainingConfig)) -> Vec<f64> {
+    losses_of(&Qwen2Config::tiny(64), change)
+}
+
+fn losses_of(model: &Qwen2Config, change: impl Fn(&mut TrainingConfig)) -> Vec<f64> {
     let rows = (0..8).map(|row| Sequence::new((0..40).map(|i| (i * (row + 3) + row) % 64).collect())).collect();
     let mut config = TrainingConfig::default();
     config.learning_rate = 3e-3;
@@ -21,7 +25,7 @@ fn losses(change: impl Fn(&mut TrainingConfig)) -> Vec<f64> {
     config.per_device_train_batch_size = 4;
     config.logging_steps = 1;
     change(&mut config);
-    let model = Qwen2::random(&Qwen2Config::tiny(64), 7, &Device::flex());
+    let model = Qwen2::random(model, 7, &Device::flex());
     let mut trainer = Trainer::new(model, Sft::new(rows, SftConfig::default()), config).unwrap();
     trainer.train(&mut NoCallback).unwrap();
     trainer.log_history().iter().map(|row| row.loss).collect()
@@ -52,6 +56,20 @@ fn losses_in_bf16_stay_within_a_hundredth_of_f32() {
     };
     assert_close("both", &losses(both), &exact);
     assert_eq!(losses(both), losses(both), "stochastic rounding follows from the seed");
+}
+
+/// On matrices of 4096 numbers, which are large enough.
+#[test]
+fn losses_with_moments_in_8_bits_stay_within_a_hundredth() {
+    let raw = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": true, "initializer_range": 0.1,
+    });
+    let model = Qwen2Config::from_json(raw.as_object().unwrap().clone(), "test".into()).unwrap();
+    let exact = losses_of(&model, |_| {});
+    let eight_bit = losses_of(&model, |config| config.optim = OptimizerNames::Adamw8bit);
+    assert_ne!(eight_bit, exact);
+    assert_close("moments in 8 bits", &eight_bit, &exact);
 }
 
 /// Gradients of micro-batches meet in f32: one batch of four rows and four of one differ by the rounding of gradients.

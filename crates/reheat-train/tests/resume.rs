@@ -12,8 +12,8 @@ use burn::tensor::Device;
 use reheat_data::{PreferencePair, Sequence};
 use reheat_model::{LoraConfig, Qwen2, Qwen2Config, TargetModules, WeightDtype};
 use reheat_train::{
-    Checkpoint, Dpo, DpoConfig, IntervalStrategy, JsonLines, NoCallback, Reference, RunDir, SaveStrategy, Sft,
-    SftConfig, TrainError, Trainer, TrainingConfig,
+    Checkpoint, Dpo, DpoConfig, IntervalStrategy, JsonLines, NoCallback, OptimizerNames, Reference, RunDir,
+    SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig, TrainingDtype,
 };
 
 use self::shared::{StopAfter, weights};
@@ -41,8 +41,19 @@ fn model(seed: u64) -> Qwen2 {
     Qwen2::random(&Qwen2Config::tiny(64), seed, &Device::flex())
 }
 
+/// With matrices that are large enough for moments in 8 bits.
+fn wide_model(seed: u64) -> Qwen2 {
+    let raw = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 72, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true, "initializer_range": 0.1,
+    });
+    let config = Qwen2Config::from_json(raw.as_object().unwrap().clone(), "test".into()).unwrap();
+    Qwen2::random(&config, seed, &Device::flex())
+}
+
 fn trainer(dir: &Path, seed: u64, config: TrainingConfig) -> Trainer<Sft> {
-    Trainer::new(model(seed), Sft::new(rows(), SftConfig::default()), config)
+    let model = if config.optim == OptimizerNames::Adamw8bit { wide_model(seed) } else { model(seed) };
+    Trainer::new(model, Sft::new(rows(), SftConfig::default()), config)
         .unwrap()
         .with_run_dir(RunDir::create(dir, Vec::new()).unwrap())
         .with_logger(JsonLines::new(dir.join("metrics.jsonl")))
@@ -64,10 +75,10 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn check_at_every_step(dtype: WeightDtype) {
+fn check_at_every_step(change: impl Fn(&mut TrainingConfig)) {
     let config = || {
         let mut config = config();
-        config.save_dtype = dtype;
+        change(&mut config);
         config
     };
     let folder = tempfile::tempdir().unwrap();
@@ -94,13 +105,32 @@ fn check_at_every_step(dtype: WeightDtype) {
 
 #[test]
 fn resumed_is_uninterrupted() {
-    check_at_every_step(WeightDtype::F32);
+    check_at_every_step(|_| {});
 }
 
 /// The saved model is rounded; what training goes on with is not.
 #[test]
 fn resumed_is_uninterrupted_where_models_are_saved_in_bfloat16() {
-    check_at_every_step(WeightDtype::Bf16);
+    check_at_every_step(|config| config.save_dtype = WeightDtype::Bf16);
+}
+
+/// Moments in bfloat16 are rounded by a generator that follows from the seed and the step.
+#[test]
+fn resumed_is_uninterrupted_with_moments_in_bfloat16() {
+    check_at_every_step(|config| config.optim_dtype = TrainingDtype::Bfloat16);
+}
+
+#[test]
+fn resumed_is_uninterrupted_with_moments_in_8_bits() {
+    check_at_every_step(|config| config.optim = OptimizerNames::Adamw8bit);
+}
+
+#[test]
+fn resumed_is_uninterrupted_where_the_backward_pass_updates() {
+    check_at_every_step(|config| {
+        config.gradient_accumulation_steps = 1;
+        config.optimizer_in_backward = true;
+    });
 }
 
 /// Adapters are saved under PEFT's names, and dropout follows from the seed and the step.

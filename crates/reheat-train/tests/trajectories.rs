@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use reheat_data::{PackOptions, PackingStrategy, Sequence, TrainSamplingStrategy, pack};
-use reheat_model::{Qwen2, Qwen2Config, for_each_parameter};
+use reheat_model::{LoraConfig, Qwen2, Qwen2Config, for_each_parameter};
 use reheat_train::{
-    LogRow, LossType, LrSchedulerType, NoCallback, SaveStrategy, Sft, SftConfig, TrainError, Trainer, TrainingConfig,
+    LogRow, LossType, LrSchedulerType, NoCallback, OptimizerNames, SaveStrategy, Sft, SftConfig, TrainError, Trainer,
+    TrainingConfig,
 };
 use serde_json::Value;
 
@@ -236,6 +237,47 @@ fn recomputing_changes_no_bit() {
     assert_eq!(weights(&kept), weights(&recomputed));
 }
 
+/// With a limit on the norm that counts at every step, and without; with a head that shares its gradient with the
+/// embedding and with one that does not; where blocks are kept and where they run again.
+#[test]
+fn updating_in_the_backward_pass_changes_no_bit() {
+    let numbers = |rows: &[LogRow]| -> Vec<_> { rows.iter().map(|row| (row.loss, row.grad_norm)).collect() };
+    for (max_grad_norm, optim) in [
+        (0.0, OptimizerNames::AdamwTorch),
+        (0.1, OptimizerNames::AdamwTorch),
+        (0.1, OptimizerNames::Muon),
+        (0.0, OptimizerNames::Sgd),
+    ] {
+        for (model, gradient_checkpointing) in
+            [(toy_model as fn() -> Qwen2, true), (toy_model, false), (untied_model, true)]
+        {
+            let run = |optimizer_in_backward| {
+                let mut config = toy_config();
+                config.max_grad_norm = max_grad_norm;
+                config.optim = optim;
+                config.gradient_checkpointing = gradient_checkpointing;
+                config.neftune_noise_alpha = Some(1.0);
+                config.optimizer_in_backward = optimizer_in_backward;
+                let (rows, model) = train(model(), toy_rows(), config);
+                (numbers(&rows), weights(&model))
+            };
+            assert_eq!(run(true), run(false), "{optim:?}, max_grad_norm {max_grad_norm}");
+        }
+    }
+}
+
+#[test]
+fn what_an_update_in_the_backward_pass_needs_is_said() {
+    let mut config = toy_config();
+    config.optimizer_in_backward = true;
+    config.gradient_accumulation_steps = 2;
+    let refused = |model, config| Trainer::new(model, sft(toy_rows()), config).map(drop).unwrap_err().to_string();
+    assert!(refused(toy_model(), config.clone()).contains("set gradient_accumulation_steps to 1"));
+    config.gradient_accumulation_steps = 1;
+    let adapted = toy_model().with_lora(LoraConfig::default(), "base", 0).unwrap();
+    assert!(refused(adapted, config).contains("optimizer_in_backward is for full fine-tuning"));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bits() {
     let run = || {
@@ -269,14 +311,19 @@ fn noise_on_embeddings_is_repeatable() {
     assert_ne!(noisy.2, run(Some(5.0), 2).2);
 }
 
-#[test]
-fn an_untied_head_learns() {
+/// One layer and a head of its own.
+fn untied_model() -> Qwen2 {
     let raw = serde_json::json!({
         "model_type": "qwen2", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
         "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": false, "initializer_range": 0.1,
     });
     let config = Qwen2Config::from_json(raw.as_object().unwrap().clone(), "test".into()).unwrap();
-    let before = Qwen2::random(&config, 5, &Device::flex());
+    Qwen2::random(&config, 5, &Device::flex())
+}
+
+#[test]
+fn an_untied_head_learns() {
+    let before = untied_model();
     let head = |model: &Qwen2| model.head().into_data().try_to_vec::<f32>().unwrap();
     let old = head(&before);
     let (_, after) = train(before, toy_rows(), toy_config());

@@ -4,6 +4,7 @@
 
 mod dpo; // preference training
 mod adapters; // LoRA and its kin
+mod eight_bit; // moments in 8 bits
 mod forward; // logits
 mod greedy; // generation
 mod grpo; // training on the model's own completions

@@ -11,7 +11,7 @@ pub(crate) enum Foreign {
 }
 
 /// Names that settings had in earlier versions of TRL or have in other tools, and what they are called here.
-const RENAMED: [(&str, &str); 35] = [
+const RENAMED: [(&str, &str); 36] = [
     ("max_seq_length", "max_length"),
     ("max_seq_len", "max_length"),
     ("model_max_length", "max_length"),
@@ -40,6 +40,7 @@ const RENAMED: [(&str, &str); 35] = [
     ("lr", "learning_rate"),
     ("lr_scheduler", "lr_scheduler_type"),
     ("optimizer", "optim"),
+    ("optimizer_in_bwd", "optimizer_in_backward"),
     ("max_grad_norm_clip", "max_grad_norm"),
     ("grad_clip", "max_grad_norm"),
     ("train_on_completions_only", "completion_only_loss"),

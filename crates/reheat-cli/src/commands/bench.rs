@@ -9,7 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use reheat_data::Sequence;
 use reheat_kernels::{FourBitConfig, peak_memory_bytes};
 use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2, TargetModules};
-use reheat_train::{Callback, Control, LogRow, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig, TrainingDtype};
+use reheat_train::{
+    Callback, Control, LogRow, OptimizerNames, SaveStrategy, Sft, SftConfig, Trainer, TrainingConfig, TrainingDtype,
+};
 use serde_json::json;
 
 use super::source::ModelArg;
@@ -32,7 +34,8 @@ Examples:
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --json
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --use-peft --lora-r 16 --json
   reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --use-peft --load-in-4bit
-  reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --dtype float32 --gradient-checkpointing")]
+  reheat bench sft --model ./Qwen2.5-0.5B --seq-len 512 --steps 4 --dtype float32 --gradient-checkpointing
+  reheat bench sft --model ./Qwen2.5-0.5B --adamw-8bit --optimizer-in-backward --max-grad-norm 0")]
 pub(crate) struct SftArgs {
     #[command(flatten)]
     model: ModelArg,
@@ -61,6 +64,10 @@ pub(crate) struct SftArgs {
     #[arg(long, value_enum, default_value_t = Dtype::Bfloat16)]
     optim_dtype: Dtype,
 
+    /// AdamW's moments in 8 bits, but for the embedding's.
+    #[arg(long)]
+    adamw_8bit: bool,
+
     /// Train low-rank adapters of every dense layer instead of the whole model.
     #[arg(long)]
     use_peft: bool,
@@ -76,6 +83,14 @@ pub(crate) struct SftArgs {
     /// Run blocks again in the backward pass instead of keeping their activations.
     #[arg(long)]
     gradient_checkpointing: bool,
+
+    /// Update each block as soon as its gradient is there, in full fine-tuning.
+    #[arg(long, conflicts_with = "use_peft")]
+    optimizer_in_backward: bool,
+
+    /// Largest norm of the whole gradient; 0 for no limit, with which `--optimizer-in-backward` takes gradients once.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    max_grad_norm: f64,
 
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -122,6 +137,11 @@ pub(super) fn run(command: BenchCommand) -> anyhow::Result<()> {
     config.max_steps = i64::from(args.warmup) + i64::from(args.steps);
     config.per_device_train_batch_size = args.batch_size as usize;
     config.gradient_checkpointing = args.gradient_checkpointing;
+    if args.adamw_8bit {
+        config.optim = OptimizerNames::Adamw8bit;
+    }
+    config.optimizer_in_backward = args.optimizer_in_backward;
+    config.max_grad_norm = args.max_grad_norm;
     config.dtype = args.dtype.into();
     config.optim_dtype = args.optim_dtype.into();
     config.save_strategy = SaveStrategy::No;
@@ -154,7 +174,10 @@ pub(super) fn run(command: BenchCommand) -> anyhow::Result<()> {
             "device": device.name,
             "dtype": TrainingDtype::from(args.dtype),
             "optim_dtype": TrainingDtype::from(args.optim_dtype),
+            "adamw_8bit": args.adamw_8bit,
             "gradient_checkpointing": args.gradient_checkpointing,
+            "optimizer_in_backward": args.optimizer_in_backward,
+            "max_grad_norm": args.max_grad_norm,
         }));
     }
     println!("{tokens_per_second:.1} tokens per second, {:.2} s for the fastest of {} steps", fastest, args.steps);

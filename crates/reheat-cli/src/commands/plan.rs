@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use console::style;
 use reheat_kernels::{FourBitConfig, total_memory_bytes};
 use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2, Qwen2Config, TargetModules};
-use reheat_train::{Checkpointing, MemoryOf, MemoryPlan, PlannedRun, Trained, TrainingDtype};
+use reheat_train::{Checkpointing, MemoryOf, MemoryPlan, OptimizerNames, PlannedRun, Trained, TrainingDtype};
 use serde_json::{Value, json};
 
 use crate::{
@@ -168,9 +168,11 @@ fn ways(args: &PlanArgs, model: &Qwen2Config) -> anyhow::Result<Vec<Way>> {
         ..LoraConfig::default()
     };
     lora.check(model)?;
-    let run = |trained, optim_dtype| PlannedRun {
+    let run = |trained| PlannedRun {
         trained,
-        optim_dtype,
+        optim: OptimizerNames::default(),
+        optim_dtype: TrainingDtype::Float32,
+        optimizer_in_backward: false,
         checkpointing: if args.keep_activations { Checkpointing::Keep } else { Checkpointing::Recompute },
         memory_of: args.device.memory_of,
         batch_size: args.batch_size as usize,
@@ -178,13 +180,33 @@ fn ways(args: &PlanArgs, model: &Qwen2Config) -> anyhow::Result<Vec<Way>> {
     };
     let adapters = |precision, quantization| {
         let base = LoadOptions { precision, quantization };
-        run(Trained::Adapters { config: lora.clone(), base }, TrainingDtype::Float32)
+        run(Trained::Adapters { config: lora.clone(), base })
     };
     let four_bit = Quantization::FourBit(FourBitConfig { nested_scales: true, ..FourBitConfig::default() });
+    let full = run(Trained::Full);
+    let eight_bit = PlannedRun { optim: OptimizerNames::Adamw8bit, ..full.clone() };
     let way = |method, name, settings, run| Way { method, name, settings, run };
     let all = vec![
-        way(Method::Full, "full", "", run(Trained::Full, TrainingDtype::Float32)),
-        way(Method::Full, "full, bf16 moments", "--optim-dtype bfloat16", run(Trained::Full, TrainingDtype::Bfloat16)),
+        way(Method::Full, "full", "", full.clone()),
+        way(
+            Method::Full,
+            "full, fused step",
+            "--optimizer-in-backward",
+            PlannedRun { optimizer_in_backward: true, ..full.clone() },
+        ),
+        way(
+            Method::Full,
+            "full, bf16 moments",
+            "--optim-dtype bfloat16",
+            PlannedRun { optim_dtype: TrainingDtype::Bfloat16, ..full.clone() },
+        ),
+        way(Method::Full, "full, 8-bit moments", "--optim adamw_8bit", eight_bit.clone()),
+        way(
+            Method::Full,
+            "full, 8-bit, fused",
+            "--optim adamw_8bit --optimizer-in-backward",
+            PlannedRun { optimizer_in_backward: true, ..eight_bit },
+        ),
         way(Method::Lora, "LoRA", "--use-peft", adapters(Precision::Float32, None)),
         way(Method::Lora, "LoRA, bf16 base", "--use-peft --dtype bfloat16", adapters(Precision::Bfloat16, None)),
         way(

@@ -26,9 +26,9 @@ pub(crate) struct SftArgs {
     #[arg(long, value_name = "NAME", default_value = Shape::DEFAULT)]
     #[serde(skip)]
     like: Shape,
-    /// Tokens per row; a step is one row
-    #[arg(long, default_value_t = 512)]
-    seq_len: usize,
+    /// Tokens per row; a step is one row. Several lengths, parted by commas, are measured one after another
+    #[arg(long, value_delimiter = ',', default_value = "512")]
+    seq_len: Vec<usize>,
     /// Timed steps per round
     #[arg(long, default_value_t = 4)]
     steps: usize,
@@ -44,6 +44,13 @@ pub(crate) struct SftArgs {
     /// Train adapters of this rank on every dense layer, with the alpha and the dropout of TRL's command line
     #[arg(long, value_name = "R")]
     lora_r: Option<usize>,
+    /// Hold the frozen dense layers of Reheat's side in 4 bits with 8-bit scales; TRL's stay as they are, as its 4-bit
+    /// layers are not for training on CPUs
+    #[arg(long, requires = "lora_r")]
+    load_in_4bit: bool,
+    /// Run blocks again in the backward pass, on both sides
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Pack sequences of a half, a quarter and an eighth of a row, which fill rows without a gap
     #[arg(long)]
     packing: bool,
@@ -91,8 +98,14 @@ enum Rival {
     F32,
     /// Everything in bf16, moments too
     Bf16,
-    /// f32 with gradient checkpointing, TRL's default
-    F32Checkpointing,
+}
+
+/// What all contenders came to with rows of one length.
+#[derive(Serialize)]
+struct Length {
+    seq_len: usize,
+    reheat: Contender,
+    rivals: Vec<Contender>,
 }
 
 /// What one turn gave.
@@ -123,25 +136,19 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     fs::create_dir_all(&dir).with_context(|| format!("cannot make `{}`", dir.display()))?;
     let machine = Machine::here();
     let model = checkpoint(&args.like, args.tokenizer.clone(), &dir)?;
-    let rows = write_rows(args, &model, &dir)?;
     python::python()?;
-    workspace::run(workspace::cargo().args(["build", "--release"]))?;
+    workspace::run(workspace::cargo().args(["build", "--release", "--workspace", "--bin", "reheat"]))?;
 
-    let mut ours = Contender::new(&format!("Reheat {}", args.dtype.name()));
-    let mut rivals: Vec<_> = args.against.iter().map(|rival| Contender::new(rival.name())).collect();
     let mut versions = Value::Null;
-    for _ in 0..args.rounds {
-        ours.add(args, reheat(args, &model, &rows, &dir)?);
-        for (rival, contender) in args.against.iter().zip(&mut rivals) {
-            let (turn, found) = trl(args, *rival, &model, &rows)?;
-            contender.add(args, turn);
-            versions = found;
-        }
+    let mut lengths = Vec::new();
+    for seq_len in &args.seq_len {
+        let (length, found) = measure(args, *seq_len, &model, &dir)?;
+        lengths.push(length);
+        versions = found;
     }
-
     let record = json!({
         "benchmark": "sft", "machine": machine, "model": args.like.name(), "settings": args,
-        "versions": versions, "reheat": ours, "rivals": rivals,
+        "versions": versions, "lengths": lengths,
     });
     let path = dir.join("sft.json");
     let text = serde_json::to_string_pretty(&record)?;
@@ -149,14 +156,47 @@ pub(crate) fn run(args: &SftArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{text}");
     } else {
-        let what = args.lora_r.map_or("Full fine-tuning".to_owned(), |rank| format!("LoRA of rank {rank}"));
-        let packed = if args.packing { ", packed" } else { "" };
-        let shape = args.like.name();
-        println!("{what}, {shape} shape, 1 × {} tokens a step{packed}. {}.\n", args.seq_len, machine.line());
-        println!("{}", report::markdown(&ours, &rivals));
+        println!("{}, {} shape. {}.", args.title(), args.like.name(), machine.line());
+        for Length { seq_len, reheat, rivals } in &lengths {
+            println!("\n1 × {seq_len} tokens a step:\n\n{}", report::markdown(reheat, rivals));
+        }
     }
     eprintln!("record: {}", path.display());
     Ok(())
+}
+
+/// Each contender's turns with rows of one length, and the versions of what TRL stands on.
+fn measure(args: &SftArgs, seq_len: usize, model: &Path, dir: &Path) -> anyhow::Result<(Length, Value)> {
+    let rows = write_rows(args, seq_len, model, dir)?;
+    let mut ours = Contender::new(&format!("Reheat {}", args.dtype.name()));
+    let mut rivals: Vec<_> = args.against.iter().map(|rival| Contender::new(rival.name())).collect();
+    let mut versions = Value::Null;
+    for _ in 0..args.rounds {
+        ours.add(seq_len, reheat(args, seq_len, model, &rows, dir)?);
+        for (rival, contender) in args.against.iter().zip(&mut rivals) {
+            let (turn, found) = trl(args, *rival, seq_len, model, &rows)?;
+            contender.add(seq_len, turn);
+            versions = found;
+        }
+    }
+    Ok((Length { seq_len, reheat: ours, rivals }, versions))
+}
+
+impl SftArgs {
+    /// What is measured, in words.
+    fn title(&self) -> String {
+        let mut title = match self.lora_r {
+            Some(rank) if self.load_in_4bit => format!("LoRA of rank {rank} on 4-bit weights"),
+            Some(rank) => format!("LoRA of rank {rank}"),
+            None => "Full fine-tuning".to_owned(),
+        };
+        for (holds, what) in [(self.gradient_checkpointing, "blocks run again"), (self.packing, "packed rows")] {
+            if holds {
+                title = format!("{title}, {what}");
+            }
+        }
+        title
+    }
 }
 
 impl Contender {
@@ -164,8 +204,8 @@ impl Contender {
         Self { name: name.into(), tokens_per_second: Vec::new(), peak_bytes: 0, first_loss: 0.0, last_loss: 0.0 }
     }
 
-    fn add(&mut self, args: &SftArgs, turn: Turn) {
-        self.tokens_per_second.extend(turn.step_seconds.iter().map(|seconds| args.seq_len as f64 / seconds));
+    fn add(&mut self, seq_len: usize, turn: Turn) {
+        self.tokens_per_second.extend(turn.step_seconds.iter().map(|seconds| seq_len as f64 / seconds));
         self.peak_bytes = self.peak_bytes.max(turn.peak_bytes);
         self.first_loss = turn.losses.first().copied().unwrap_or(f64::NAN);
         self.last_loss = turn.losses.last().copied().unwrap_or(f64::NAN);
@@ -177,33 +217,32 @@ impl Rival {
         match self {
             Self::F32 => "TRL f32",
             Self::Bf16 => "TRL bf16",
-            Self::F32Checkpointing => "TRL f32, gradient checkpointing",
         }
     }
 }
 
 /// Random ids that make one row for every step.
-fn write_rows(args: &SftArgs, model: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+fn write_rows(args: &SftArgs, seq_len: usize, model: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let vocab_size = Qwen2Config::from_dir(model)?.vocab_size;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let steps = args.steps + usize::from(args.warmup);
     // Best-fit decreasing packs such lengths without a gap, so that each step has `seq_len` tokens on both sides.
     let parts: &[usize] = if args.packing { &[2, 4, 8, 8] } else { &[1] };
-    ensure!(args.seq_len.is_multiple_of(parts[parts.len() - 1]), "packing takes a seq-len that 8 divides");
+    ensure!(seq_len.is_multiple_of(parts[parts.len() - 1]), "packing takes a seq-len that 8 divides");
     let mut text = String::new();
     for part in parts.iter().cycle().take(parts.len() * steps) {
-        let ids: Vec<usize> = (0..args.seq_len / part).map(|_| rng.random_range(0..vocab_size)).collect();
+        let ids: Vec<usize> = (0..seq_len / part).map(|_| rng.random_range(0..vocab_size)).collect();
         text.push_str(&json!({ "input_ids": ids }).to_string());
         text.push('\n');
     }
     let packed = if args.packing { "-packed" } else { "" };
-    let path = dir.join(format!("rows-{}x{}{packed}.jsonl", steps, args.seq_len));
+    let path = dir.join(format!("rows-{steps}x{seq_len}{packed}.jsonl"));
     fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
 }
 
 /// A turn of `reheat sft`, the command that a user types.
-fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Result<Turn> {
+fn reheat(args: &SftArgs, seq_len: usize, model: &Path, rows: &Path, dir: &Path) -> anyhow::Result<Turn> {
     let run_dir = dir.join("reheat-run");
     if run_dir.exists() {
         fs::remove_dir_all(&run_dir).with_context(|| format!("cannot remove `{}`", run_dir.display()))?;
@@ -211,7 +250,7 @@ fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Resu
     let mut command = Command::new(workspace::target_dir().join("release/reheat"));
     command.arg("sft").arg("--model").arg(model).arg("--dataset").arg(rows).arg("--output-dir").arg(&run_dir);
     for (flag, value) in [
-        ("--max-length", args.seq_len.to_string()),
+        ("--max-length", seq_len.to_string()),
         ("--max-steps", (args.steps + usize::from(args.warmup)).to_string()),
         ("--learning-rate", args.learning_rate.to_string()),
         ("--per-device-train-batch-size", "1".to_owned()),
@@ -220,12 +259,15 @@ fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Resu
         ("--save-strategy", "no".to_owned()),
         ("--dtype", args.dtype.name().to_owned()),
         ("--optim-dtype", args.dtype.name().to_owned()),
-        ("--gradient-checkpointing", "false".to_owned()),
+        ("--gradient-checkpointing", args.gradient_checkpointing.to_string()),
     ] {
         command.args([flag, &value]);
     }
     if let Some(rank) = args.lora_r {
         command.args(["--use-peft", "--lora-target-modules", "all-linear", "--lora-r", &rank.to_string()]);
+    }
+    if args.load_in_4bit {
+        command.args(["--load-in-4bit", "--use-bnb-nested-quant"]);
     }
     if args.packing {
         command.arg("--packing");
@@ -241,26 +283,26 @@ fn reheat(args: &SftArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Resu
     ensure!(speeds.len() == args.steps, "`{}` has {} timed steps", path.display(), speeds.len());
     fs::remove_dir_all(&run_dir).with_context(|| format!("cannot remove `{}`", run_dir.display()))?;
     Ok(Turn {
-        step_seconds: speeds.iter().map(|speed| args.seq_len as f64 / speed).collect(),
+        step_seconds: speeds.iter().map(|speed| seq_len as f64 / speed).collect(),
         losses: steps.iter().filter_map(|row| row.loss).collect(),
         peak_bytes: measured.peak_bytes,
     })
 }
 
 /// A turn of TRL.
-fn trl(args: &SftArgs, rival: Rival, model: &Path, rows: &Path) -> anyhow::Result<(Turn, Value)> {
+fn trl(args: &SftArgs, rival: Rival, seq_len: usize, model: &Path, rows: &Path) -> anyhow::Result<(Turn, Value)> {
     let mut command = python::script("xtask/python/trl_sft.py")?;
     command.arg("--model").arg(model).arg("--rows").arg(rows);
     command.args(["--dtype", if rival == Rival::Bf16 { "bfloat16" } else { "float32" }]);
     for (flag, value) in [
-        ("--seq-len", args.seq_len.to_string()),
+        ("--seq-len", seq_len.to_string()),
         ("--steps", args.steps.to_string()),
         ("--warmup", args.warmup.to_string()),
         ("--learning-rate", args.learning_rate.to_string()),
     ] {
         command.args([flag, &value]);
     }
-    if rival == Rival::F32Checkpointing {
+    if args.gradient_checkpointing {
         command.arg("--gradient-checkpointing");
     }
     if let Some(rank) = args.lora_r {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     ChatError, Conversation, Preparation, RenderOptions,
     conversation::{kind, shape},
+    integers::wide_integer,
 };
 
 /// A conversation with how it is to be rendered.
@@ -74,6 +75,10 @@ impl Cases {
     /// # Errors
     /// If a part isn't JSON or has another shape than a conversation; the error names the line.
     pub fn read(text: &str) -> Result<Self, ChatError> {
+        if let Some(integer) = wide_integer(text) {
+            let line = text[..integer.as_ptr() as usize - text.as_ptr() as usize].matches('\n').count() + 1;
+            return Err(ChatError::WideInteger { place: format!("line {line}"), integer: integer.to_owned() });
+        }
         match serde_json::from_str::<Value>(text) {
             Ok(Value::Array(items)) if is_list_of_conversations(&items) => {
                 let cases = items.into_iter().map(Case::from_json).collect::<Result<_, _>>()?;

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::ChatError;
+use crate::{ChatError, integers::wide_integer};
 
 /// One message: a JSON object with at least a `role`, its keys in the order they came in.
 ///
@@ -103,7 +103,12 @@ impl Conversation {
         let tools = match row.remove("tools") {
             // Datasets store tools as text, because Arrow would give all of them the same fields.
             Some(Value::String(text)) if text.trim().is_empty() => None,
-            Some(Value::String(text)) => read_list("tools", serde_json::from_str(&text).ok())?,
+            Some(Value::String(text)) => {
+                if let Some(integer) = wide_integer(&text) {
+                    return Err(ChatError::WideInteger { place: "tools".to_owned(), integer: integer.to_owned() });
+                }
+                read_list("tools", serde_json::from_str(&text).ok())?
+            }
             other => read_list("tools", other)?,
         };
         let documents = read_list("documents", row.remove("documents"))?;

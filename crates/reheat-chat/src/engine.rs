@@ -1,7 +1,7 @@
 //! A translated template in MiniJinja, and one run of it within limits.
 
 use std::{
-    fmt, io,
+    io,
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,7 +13,7 @@ use jiff::civil::DateTime;
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
     syntax::SyntaxConfig,
-    value::{Kwargs, Object, ObjectRepr, Rest, ValueOrKwargs},
+    value::{Kwargs, Object, ObjectRepr},
 };
 
 use crate::{
@@ -82,7 +82,8 @@ impl Engine {
         python::add_operators(&mut env);
         python::add_filters(&mut env);
         python::add_tests(&mut env);
-        add_globals(&mut env);
+        python::add_globals(&mut env);
+        add_functions(&mut env);
         env.add_template_owned(NAME, translation.code).map_err(|error| ChatError::Syntax {
             line: error.line().unwrap_or(1),
             message: error.detail().unwrap_or("not a template").to_owned(),
@@ -182,10 +183,7 @@ struct TooLong {
 #[error("{0}")]
 struct Raised(String);
 
-fn add_globals(env: &mut Environment<'_>) {
-    env.add_function("range", range);
-    env.add_function("dict", minijinja::functions::dict);
-    env.add_function("namespace", minijinja::functions::namespace);
+fn add_functions(env: &mut Environment<'_>) {
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         let message = python::str_of(message)?;
         Err(Error::new(ErrorKind::InvalidOperation, "raised by the template").with_source(Raised(message)))
@@ -203,13 +201,6 @@ fn add_globals(env: &mut Environment<'_>) {
         run.spans.lock().unwrap_or_else(PoisonError::into_inner).push((span, written));
         Ok::<_, Error>(body)
     });
-    env.add_function("cycler", |items: Rest<Value>| {
-        Value::from_object(Cycler { items: items.to_vec(), position: AtomicUsize::new(0) })
-    });
-    env.add_function("joiner", |separator: Option<Value>| {
-        let separator = separator.unwrap_or_else(|| Value::from(", "));
-        Value::from_object(Joiner { separator, used: AtomicUsize::new(0) })
-    });
 }
 
 fn run_of(state: &State<'_, '_>) -> Result<Arc<Run>, Error> {
@@ -217,91 +208,6 @@ fn run_of(state: &State<'_, '_>) -> Result<Arc<Run>, Error> {
         .lookup(RUN)
         .and_then(|run| run.downcast_object::<Run>())
         .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the template overwrites a variable of the engine"))
-}
-
-/// `range`, with the sandbox's limit on its length.
-fn range(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    const MAX_RANGE: i64 = 100_000;
-    let invalid = |message: &str| Error::new(ErrorKind::InvalidOperation, message.to_owned());
-    let numbers: Result<Vec<i64>, Error> = args
-        .into_values()
-        .iter()
-        .map(|value| value.as_i64().filter(|_| value.is_integer()).ok_or_else(|| invalid("`range` needs integers")))
-        .collect();
-    let (start, stop, step) = match numbers?.as_slice() {
-        [stop] => (0, *stop, 1),
-        [start, stop] => (*start, *stop, 1),
-        [start, stop, step] if *step != 0 => (*start, *stop, *step),
-        _ => return Err(invalid("`range` needs one to three integers, the step not 0")),
-    };
-    let distance = if step > 0 { i128::from(stop) - i128::from(start) } else { i128::from(start) - i128::from(stop) };
-    let length = (distance.max(0) as u128).div_ceil(u128::from(step.unsigned_abs()));
-    if length > MAX_RANGE as u128 {
-        return Err(invalid(&format!("range too big, the sandbox allows {MAX_RANGE} items")));
-    }
-    state.consume_fuel(length as u64 / 4)?;
-    Ok((0..length as i64).map(|index| Value::from(start + index * step)).collect())
-}
-
-/// `cycler(…)`, which gives its items in turn.
-#[derive(Debug)]
-struct Cycler {
-    items: Vec<Value>,
-    position: AtomicUsize,
-}
-
-impl Cycler {
-    fn current(&self) -> Value {
-        let position = self.position.load(Ordering::Relaxed);
-        self.items.get(position % self.items.len().max(1)).cloned().unwrap_or_default()
-    }
-}
-
-impl Object for Cycler {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        (key.as_str() == Some("current")).then(|| self.current())
-    }
-
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, _: &[Value]) -> Result<Value, Error> {
-        match method {
-            "next" => {
-                let current = self.current();
-                self.position.fetch_add(1, Ordering::Relaxed);
-                Ok(current)
-            }
-            "reset" => {
-                self.position.store(0, Ordering::Relaxed);
-                Ok(Value::from(()))
-            }
-            _ => Err(Error::from(ErrorKind::UnknownMethod)),
-        }
-    }
-}
-
-/// `joiner(…)`, which gives its separator from the second call on.
-#[derive(Debug)]
-struct Joiner {
-    separator: Value,
-    used: AtomicUsize,
-}
-
-impl Object for Joiner {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, _: &[Value]) -> Result<Value, Error> {
-        let first = self.used.fetch_add(1, Ordering::Relaxed) == 0;
-        Ok(if first { Value::from("") } else { self.separator.clone() })
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<joiner>")
-    }
 }
 
 /// The engine's error in our words.

@@ -70,6 +70,14 @@ pub enum ChatError {
         /// The row is in ShareGPT's form, with `from` and `value`.
         share_gpt: bool,
     },
+    /// An integer of which digits would be lost.
+    #[error("{place}: the integer {integer} is beyond 64 bits")]
+    WideInteger {
+        /// Where.
+        place: String,
+        /// The integer.
+        integer: String,
+    },
     /// Not JSON.
     #[error("{place}: not valid JSON")]
     Json {
@@ -119,9 +127,12 @@ impl ChatError {
             Self::Refused { .. } => "refused",
             Self::Render { .. } => "failed",
             Self::Limit { .. } => "limit",
-            Self::Empty | Self::PromptAndContinue | Self::Continue { .. } | Self::Shape { .. } | Self::Json { .. } => {
-                "conversation"
-            }
+            Self::Empty
+            | Self::PromptAndContinue
+            | Self::Continue { .. }
+            | Self::Shape { .. }
+            | Self::WideInteger { .. }
+            | Self::Json { .. } => "conversation",
             Self::Unproved { .. } => "unproved",
             Self::ControlToken { .. } => "control_token",
             Self::UnknownTemplate { .. } | Self::Read { .. } | Self::Write { .. } | Self::Now { .. } => "input",
@@ -144,6 +155,7 @@ impl ChatError {
                 "--control-tokens recognized takes what messages spell for those tokens, as transformers does; or \
                      take them out of the messages",
             ),
+            Self::WideInteger { .. } => Some("write it as a string"),
             Self::Limit { .. } => Some("templates of published models stay far below it: read the template first"),
             _ => None,
         }

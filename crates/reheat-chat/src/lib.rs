@@ -47,12 +47,21 @@
 //!
 //! # Where it departs from transformers
 //!
-//! - A macro's default is taken for an argument that is given and not defined, and `varargs` and `kwargs` are not there.
+//! Text that differs from Python's is an error instead, wherever that is known:
+//!
+//! - Integers beyond 64 bits in JSON and beyond 127 bits in a template; complex numbers; bytes.
+//! - The filters `random`, `urlize` and `wordwrap`, `pprint` of more than a line, `lipsum`, `autoescape`, `varargs` and
+//!   `kwargs` in macros, and formats with `#` on floats.
+//!
+//! What is left:
+//!
+//! - A macro's default is taken for an argument that is given and not defined.
 //! - Filters that Python evaluates when their result is used are evaluated at once, so that their errors come earlier.
-//! - `safe` and `escape` give plain strings, and integers beyond 64 bits in a conversation become floats.
+//! - Functions and generators print without the address in memory that Python prints.
 
 mod conversation; // messages and what comes with them
 mod case; // files of conversations to render
+mod integers; // what JSON would lose
 mod template; // a template, and rendering with it
 mod folder; // templates in a model's folder
 mod builtin; // templates for models without one
@@ -70,6 +79,7 @@ pub use self::{
     case::{Case, Cases},
     conversation::{Conversation, Message},
     error::ChatError,
+    integers::wide_integer,
     mask::AssistantSpan,
     template::{ChatTemplate, ControlTokens, Preparation, RenderOptions, Rendered, TemplateTokens, Transcript},
     tool_call::{AnswerPart, ToolCall, ToolCalls},

@@ -132,7 +132,8 @@ fn nothing_outside_can_be_reached() {
         "{{ self.__init__.__globals__ }}",
         "{{ cycler.__init__.__globals__.os.environ }}",
         "{{ namespace.__init__.__globals__ }}",
-        "{{ lipsum.__globals__ }}",
+        "{{ lipsum.__globals__.os }}",
+        "{{ lipsum() }}",
         "{{ messages.append(1) }}",
         "{{ messages[0].update({}) }}",
         "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
@@ -140,7 +141,7 @@ fn nothing_outside_can_be_reached() {
         assert!(render(source).is_err(), "{source}");
     }
     // Not there in the engine at all, so nothing comes of it.
-    for source in ["{{ os }}", "{{ ENV }}", "{{ messages.__class__ }}", "{{ debug }}"] {
+    for source in ["{{ os }}", "{{ ENV }}", "{{ messages.__class__ }}", "{{ debug }}", "{{ lipsum.__globals__ }}"] {
         assert_eq!(render(source).unwrap(), "", "{source}");
     }
 }

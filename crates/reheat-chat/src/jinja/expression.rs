@@ -193,8 +193,8 @@ impl Parser<'_> {
         if terms.len() == 1 {
             return Ok(terms.remove(0).1);
         }
-        // A string or a number in the sum leaves only sums on which the engines agree.
-        let is_plain = terms.iter().any(|(_, term)| matches!(term.kind, Kind::Str(_) | Kind::Number));
+        // A number in the sum leaves only sums on which the engines agree.
+        let is_plain = terms.iter().any(|(_, term)| term.kind == Kind::Number);
         let mut code = String::new();
         for (operator, term) in terms {
             match operator {
@@ -231,6 +231,7 @@ impl Parser<'_> {
             let (a, b) = (&left.code, &right.code);
             left = Translated::other(match *operator {
                 "*" => format!("__mul({a}, {b})"),
+                "/" => format!("__div({a}, {b})"),
                 "%" => format!("__mod({a}, {b})"),
                 _ => format!("({a} {operator} {b})"),
             });
@@ -245,7 +246,7 @@ impl Parser<'_> {
             links += 1;
             self.check_chain(links)?;
             let right = self.unary(true)?;
-            left = Translated::other(format!("({} ** {})", left.code, right.code));
+            left = Translated::other(format!("__pow({}, {})", left.code, right.code));
         }
         Ok(left)
     }
@@ -360,7 +361,7 @@ impl Parser<'_> {
         match self.peek() {
             Some(Token::Int(index)) => {
                 self.position += 1;
-                Ok(Translated::other(format!("{}[{index}]", operand(value))))
+                Ok(Translated::other(format!("__item({code}, {index})")))
             }
             Some(Token::Name(name)) => {
                 self.position += 1;
@@ -406,7 +407,6 @@ impl Parser<'_> {
             [Translated { kind: Kind::Str(key), code: key_code }] if !is_method_name(key) => {
                 format!("{}[{key_code}]", operand(value))
             }
-            [Translated { kind: Kind::Number, code: index }] => format!("{}[{index}]", operand(value)),
             [item] => format!("__item({code}, {})", item.code),
             items => format!("__item({code}, {})", tuple_code(items)),
         }))

@@ -26,7 +26,12 @@ pub(super) struct Translator {
     left_loops: Vec<usize>,
     /// For each open loop, the number of its flag if it needs one.
     flags: Vec<Option<usize>>,
+    /// Names that a macro or a loop has for something of its own.
+    declared: Vec<String>,
 }
+
+/// What a macro gets in Jinja2 beside its parameters, and does not get here.
+const MACRO_EXTRAS: [&str; 2] = ["varargs", "kwargs"];
 
 impl Translator {
     pub(super) fn new() -> Self {
@@ -38,6 +43,7 @@ impl Translator {
             branches: 0,
             left_loops: Vec::new(),
             flags: Vec::new(),
+            declared: Vec::new(),
         }
     }
 
@@ -47,6 +53,7 @@ impl Translator {
             match piece {
                 Piece::Text(text) => self.text(text),
                 Piece::Print(tag) => {
+                    self.check_macro_extras(tag)?;
                     let mut parser = Parser::new(&tag.tokens, tag.line);
                     let value = parser.tuple(&[], Parser::expression)?;
                     parser.expect_end()?;
@@ -59,6 +66,22 @@ impl Translator {
             Some((name, line)) => Err(SyntaxError { line: *line, message: format!("`{name}` is not closed") }),
             None => Ok((self.code, self.generation_blocks)),
         }
+    }
+
+    /// Fails where a macro reads its surplus arguments.
+    fn check_macro_extras(&self, tag: &Tag) -> Result<(), SyntaxError> {
+        if !self.open.iter().any(|(open, _)| *open == "macro") {
+            return Ok(());
+        }
+        for (index, token) in tag.tokens.iter().enumerate() {
+            let Token::Name(name) = token else { continue };
+            let is_attribute = index > 0 && tag.tokens[index - 1] == Token::Op(".");
+            let is_argument = tag.tokens.get(index + 1) == Some(&Token::Op("="));
+            if MACRO_EXTRAS.contains(&name.as_str()) && !is_attribute && !is_argument && !self.declared.contains(name) {
+                return Err(SyntaxError { line: tag.line, message: format!("`{name}` in a macro is not supported") });
+            }
+        }
+        Ok(())
     }
 
     fn text(&mut self, text: &str) {
@@ -106,6 +129,7 @@ impl Translator {
     }
 
     fn block(&mut self, tag: &Tag) -> Result<(), SyntaxError> {
+        self.check_macro_extras(tag)?;
         let mut parser = Parser::new(&tag.tokens, tag.line);
         let name = match tag.tokens.first() {
             Some(Token::Name(name)) => name.as_str(),
@@ -161,8 +185,9 @@ impl Translator {
             "set" => self.set(&mut parser, tag)?,
             "macro" => {
                 let macro_name = parser.expect_name()?;
-                let signature = signature(&mut parser)?;
-                self.open("macro", &format!("macro {macro_name}({signature})"), tag)?;
+                let signature = Signature::parse(&mut parser)?;
+                self.open("macro", &format!("macro {macro_name}({})", signature.code), tag)?;
+                self.set_defaults(signature, tag);
             }
             "call" => self.call(&mut parser, tag)?,
             "filter" => {
@@ -180,19 +205,24 @@ impl Translator {
                     }
                     let target = target(&mut parser)?;
                     parser.expect_op("=")?;
-                    assignments.push(format!("{target} = {}", parser.expression()?.code));
+                    assignments.push((target, parser.expression()?.code));
                 }
-                self.open("with", &format!("with {}", assignments.join(", ")), tag)?;
+                self.with(&assignments, tag)?;
             }
             "block" => {
                 let block = parser.expect_name()?;
-                let _ = parser.skip_name("scoped");
+                let scoped = parser.skip_name("scoped");
                 let _ = parser.skip_name("required");
+                // In Jinja2 it doesn't see the variables of what it stands in.
+                if !scoped && self.open.iter().any(|(open, _)| !matches!(*open, "if" | "else of if" | "block")) {
+                    return Err(parser.error("`block` within another statement is not supported without `scoped`"));
+                }
                 self.open("block", &format!("block {block}"), tag)?;
             }
-            // Nothing is escaped in a chat, and nothing a template says changes that for the better.
             "autoescape" => {
-                let _ = parser.expression()?;
+                if parser.expression()?.code != "false" {
+                    return Err(parser.error("`autoescape` is not supported: what is written to a chat is not HTML"));
+                }
                 self.open("autoescape", "if true", tag)?;
             }
             "generation" => {
@@ -239,7 +269,7 @@ impl Translator {
             "endmacro" => (&["macro"], "endmacro"),
             "endcall" => (&["call"], "endcall"),
             "endfilter" => (&["filter"], "endfilter"),
-            "endwith" => (&["with"], "endwith"),
+            "endwith" => (&["with", "with of several"], "endwith"),
             "endblock" => (&["block"], "endblock"),
             "endautoescape" => (&["autoescape"], "endif"),
             "endgeneration" => (&["generation"], "endcall"),
@@ -248,7 +278,11 @@ impl Translator {
         let open = self.expect_open(name, names, tag)?;
         self.open.pop();
         let flag = if name == "endfor" { self.flags.pop().flatten() } else { None };
-        let code = if flag.is_some() && open == "else of for" { "endif" } else { code };
+        let code = match open {
+            "else of for" if flag.is_some() => "endif",
+            "with of several" => "endwith %}{% endwith",
+            _ => code,
+        };
         if name == "endblock" && !parser.at_end() {
             let _ = parser.expect_name()?;
         }
@@ -257,8 +291,33 @@ impl Translator {
         Ok(())
     }
 
+    /// All values are worked out before there is any of the variables, where MiniJinja goes from one to the next.
+    fn with(&mut self, assignments: &[(String, String)], tag: &Tag) -> Result<(), SyntaxError> {
+        let list = |parts: Vec<String>| format!("with {}", parts.join(", "));
+        if assignments.len() < 2 {
+            let parts = assignments.iter().map(|(target, value)| format!("{target} = {value}")).collect();
+            return self.open("with", &list(parts), tag);
+        }
+        let values = assignments.iter().enumerate().map(|(index, (_, value))| format!("__with{index} = {value}"));
+        let targets = assignments.iter().enumerate().map(|(index, (target, _))| format!("{target} = __with{index}"));
+        self.open("with of several", &list(values.collect()), tag)?;
+        self.statement(&list(targets.collect()), tag);
+        Ok(())
+    }
+
+    /// Gives parameters the defaults that MiniJinja would work out where no other parameter is known.
+    fn set_defaults(&mut self, signature: Signature, tag: &Tag) {
+        for (name, default) in signature.defaults {
+            self.statement(&format!("if {name} is undefined"), tag);
+            self.statement(&format!("set {name} = __keep({default})"), tag);
+            self.statement("endif", tag);
+        }
+        self.declared.extend(signature.names);
+    }
+
     fn for_loop(&mut self, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
         let target = target(parser)?;
+        self.declared.extend(target.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
         if !parser.skip_name("in") {
             return Err(parser.unexpected("`in`"));
         }
@@ -308,10 +367,15 @@ impl Translator {
     }
 
     fn call(&mut self, parser: &mut Parser<'_>, tag: &Tag) -> Result<(), SyntaxError> {
-        let signature = if parser.is_op("(") { format!("({})", signature(parser)?) } else { String::new() };
+        let signature = if parser.is_op("(") { Some(Signature::parse(parser)?) } else { None };
         match parser.expression()? {
             Translated { code, kind: Kind::Call } => {
-                self.open("call", &format!("call{signature} {code}"), tag)?;
+                let parameters =
+                    signature.as_ref().map_or_else(String::new, |signature| format!("({})", signature.code));
+                self.open("call", &format!("call{parameters} {code}"), tag)?;
+                if let Some(signature) = signature {
+                    self.set_defaults(signature, tag);
+                }
                 Ok(())
             }
             _ => Err(parser.error("`call` needs a call")),
@@ -348,25 +412,43 @@ fn target(parser: &mut Parser<'_>) -> Result<String, SyntaxError> {
     Ok(if is_tuple { format!("({},)", items.join(", ")) } else { items.join(", ") })
 }
 
-/// The parameters of a macro or a call block, parentheses consumed and not given back.
-fn signature(parser: &mut Parser<'_>) -> Result<String, SyntaxError> {
-    parser.expect_op("(")?;
-    let mut parameters = Vec::new();
-    let mut has_default = false;
-    while !parser.skip_op(")") {
-        if !parameters.is_empty() {
-            parser.expect_op(",")?;
+/// The parameters of a macro or a call block.
+struct Signature {
+    code: String,
+    names: Vec<String>,
+    /// Parameters whose default is more than a literal, and the default.
+    defaults: Vec<(String, String)>,
+}
+
+impl Signature {
+    fn parse(parser: &mut Parser<'_>) -> Result<Self, SyntaxError> {
+        parser.expect_op("(")?;
+        let mut signature = Self { code: String::new(), names: Vec::new(), defaults: Vec::new() };
+        let mut has_default = false;
+        while !parser.skip_op(")") {
+            if !signature.names.is_empty() {
+                parser.expect_op(",")?;
+                signature.code.push_str(", ");
+            }
+            let name = parser.expect_name()?.to_owned();
+            signature.code.push_str(&name);
+            if parser.skip_op("=") {
+                has_default = true;
+                let default = parser.expression()?;
+                let is_literal = matches!(default.kind, Kind::Str(_) | Kind::Number)
+                    || matches!(default.code.as_str(), "true" | "false" | "none" | "[]" | "{}");
+                // To MiniJinja, a parameter without a value is one that is undefined.
+                let _ = write!(signature.code, "={}", if is_literal { &default.code } else { "__undefined" });
+                if !is_literal {
+                    signature.defaults.push((name.clone(), default.code));
+                }
+            } else if has_default {
+                return Err(parser.error(format!("parameter `{name}` without a default follows one that has one")));
+            }
+            signature.names.push(name);
         }
-        let mut parameter = parser.expect_name()?.to_owned();
-        if parser.skip_op("=") {
-            has_default = true;
-            let _ = write!(parameter, "={}", parser.expression()?.code);
-        } else if has_default {
-            return Err(parser.error(format!("parameter `{parameter}` without a default follows one that has one")));
-        }
-        parameters.push(parameter);
+        Ok(signature)
     }
-    Ok(parameters.join(", "))
 }
 
 /// Loops with an `else` and a `break` or `continue` of their own.

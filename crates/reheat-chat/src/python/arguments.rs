@@ -22,6 +22,10 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    pub(super) fn callee(&self) -> &'a str {
+        self.callee
+    }
+
     /// All that were given by place.
     pub(super) fn positional(&self) -> &'a [Value] {
         self.positional

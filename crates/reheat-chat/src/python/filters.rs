@@ -1,23 +1,27 @@
 //! Jinja2's filters on single values, and the list of all of them.
 
-use minijinja::{Environment, Error, State, Value};
+use std::{cmp::Ordering, num::IntErrorKind};
+
+use minijinja::{Environment, Error, State, Value, value::Tuple};
 
 use super::{
     arguments::Arguments,
     format::percent,
     json::tojson,
+    markup,
     methods::bound_method,
     operators::int,
     sequences,
+    spec::float_to_int,
     strings::{capitalize, center_split, replace, split_lines, strip},
     text::{repr_of, str_of},
-    value::{Type, to_float, to_int, type_error},
+    value::{MAX_NESTING, Type, pairs, to_float, to_int, type_error},
 };
 
 type Filter = fn(&mut State<'_, '_>, &Arguments<'_>) -> Result<Value, Error>;
 
-/// Every filter of Jinja2 that a chat template could want. Those for web pages and the random one are left out.
-const FILTERS: [(&str, Filter); 48] = [
+/// Every filter of Jinja2.
+const FILTERS: [(&str, Filter); 53] = [
     ("abs", abs),
     ("attr", attr),
     ("batch", sequences::batch),
@@ -27,11 +31,12 @@ const FILTERS: [(&str, Filter); 48] = [
     ("d", default),
     ("default", default),
     ("dictsort", sequences::dictsort),
-    ("e", escape),
-    ("escape", escape),
+    ("e", markup::escape),
+    ("escape", markup::escape),
+    ("filesizeformat", filesizeformat),
     ("first", sequences::first),
     ("float", float),
-    ("forceescape", escape),
+    ("forceescape", markup::forceescape),
     ("format", format),
     ("groupby", sequences::groupby),
     ("indent", indent),
@@ -45,27 +50,31 @@ const FILTERS: [(&str, Filter); 48] = [
     ("map", sequences::map),
     ("max", sequences::max),
     ("min", sequences::min),
-    ("pprint", |_, arguments| Ok(Value::from(repr_of(&arguments.required(0, "value")?)?))),
+    ("pprint", pprint),
+    ("random", unsupported),
     ("reject", sequences::reject),
     ("rejectattr", sequences::rejectattr),
     ("replace", replace_filter),
     ("reverse", sequences::reverse),
     ("round", round),
-    ("safe", safe),
+    ("safe", markup::safe),
     ("select", sequences::select),
     ("selectattr", sequences::selectattr),
     ("slice", sequences::slice),
     ("sort", sequences::sort),
     ("string", |_, arguments| text(arguments, str::to_owned)),
-    ("striptags", |_, arguments| text(arguments, strip_tags)),
+    ("striptags", markup::striptags),
     ("sum", sequences::sum),
     ("title", |_, arguments| text(arguments, title)),
     ("trim", trim),
     ("truncate", truncate),
     ("unique", sequences::unique),
     ("upper", |_, arguments| text(arguments, str::to_uppercase)),
-    ("urlencode", |_, arguments| Ok(Value::from(urlencode(&arguments.string(0, "value")?)))),
+    ("urlencode", markup::urlencode),
+    ("urlize", unsupported),
     ("wordcount", wordcount),
+    ("wordwrap", unsupported),
+    ("xmlattr", markup::xmlattr),
 ];
 
 /// Adds all filters.
@@ -90,11 +99,16 @@ pub(super) fn is_filter(name: &str) -> bool {
     name == "tojson" || FILTERS.iter().any(|(known, _)| *known == name)
 }
 
+/// Filters whose text Python takes from a random number, or from rules that nobody's chat needs.
+fn unsupported(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
+    Err(type_error(format!("the filter `{}` is not supported", arguments.callee())))
+}
+
 /// A filter that makes text of text, and of anything else its `str`.
 fn text<T: Into<String>>(arguments: &Arguments<'_>, change: impl Fn(&str) -> T) -> Result<Value, Error> {
     let value = arguments.required(0, "s")?;
     arguments.finish(1)?;
-    Ok(Value::from(change(&str_of(&value)?).into()))
+    Ok(markup::like(&value, change(&str_of(&value)?).into()))
 }
 
 fn default(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
@@ -106,10 +120,10 @@ fn default(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Er
 }
 
 fn trim(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
-    let value = str_of(&arguments.required(0, "value")?)?;
+    let value = arguments.required(0, "value")?;
     let characters = arguments.optional_string(1, "chars")?;
     arguments.finish(2)?;
-    Ok(Value::from(strip(&value, characters.as_deref(), (true, true))))
+    Ok(markup::like(&value, strip(&str_of(&value)?, characters.as_deref(), (true, true)).to_owned()))
 }
 
 fn replace_filter(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
@@ -153,16 +167,16 @@ fn int_filter(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value,
     let default = arguments.optional(1, "default").unwrap_or_else(|| Value::from(0));
     let base = arguments.optional_int(2, "base")?.unwrap_or(10);
     arguments.finish(3)?;
-    let from_float = |number: f64| if number.is_finite() { int(number.trunc() as i128) } else { default.clone() };
+    let from_float = |number: f64| if number.is_finite() { float_to_int(number).map(int) } else { Ok(default.clone()) };
     Ok(match Type::of(&value) {
         Type::Bool => Value::from(i64::from(value.is_true())),
         Type::Int => value,
-        Type::Float => from_float(to_float(&value)?),
+        Type::Float => from_float(to_float(&value)?)?,
         Type::Str => {
             let text = value.as_str().unwrap_or_default();
-            match parse_int(text, base) {
+            match parse_int(text, base)? {
                 Some(number) => int(number),
-                None => parse_float(text).map_or_else(|| default.clone(), from_float),
+                None => parse_float(text).map_or_else(|| Ok(default.clone()), from_float)?,
             }
         }
         Type::Undefined => return Err(super::value::undefined_error("a number of something that is not defined")),
@@ -170,7 +184,8 @@ fn int_filter(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value,
     })
 }
 
-fn parse_int(text: &str, base: i64) -> Option<i128> {
+/// `int(text, base)`; `None` where the text is no integer.
+fn parse_int(text: &str, base: i64) -> Result<Option<i128>, Error> {
     let text = strip(text, None, (true, true));
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),
@@ -182,15 +197,29 @@ fn parse_int(text: &str, base: i64) -> Option<i128> {
         Some((prefix, radix)) if base == 0 || base == i64::from(radix) => (lower[prefix.len()..].to_owned(), radix),
         _ => (lower, u32::try_from(base).ok().filter(|base| (2..=36).contains(base)).unwrap_or(10)),
     };
-    if digits.starts_with('_') || digits.ends_with('_') || digits.contains("__") || digits.starts_with(['+', '-']) {
-        return None;
+    if !underscores_separate(&digits) || digits.starts_with(['+', '-']) {
+        return Ok(None);
     }
-    i128::from_str_radix(&digits.replace('_', ""), base).ok().map(|number| sign * number)
+    match i128::from_str_radix(&digits.replace('_', ""), base) {
+        Ok(number) => Ok(Some(sign * number)),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(type_error("an integer beyond 127 bits")),
+        Err(_) => Ok(None),
+    }
 }
 
 fn parse_float(text: &str) -> Option<f64> {
-    let text = strip(text, None, (true, true)).replace('_', "").to_ascii_lowercase();
-    text.parse().ok()
+    let text = strip(text, None, (true, true));
+    if !underscores_separate(text) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
+}
+
+/// Whether there are underscores between digits only, as in `1_000`.
+fn underscores_separate(text: &str) -> bool {
+    let is_digit = |character: Option<char>| character.is_some_and(|character| character.is_ascii_alphanumeric());
+    text.match_indices('_')
+        .all(|(at, _)| is_digit(text[..at].chars().next_back()) && is_digit(text[at + 1..].chars().next()))
 }
 
 fn float(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
@@ -218,39 +247,124 @@ fn abs(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error>
 
 fn round(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
     let value = arguments.required(0, "value")?;
-    let precision = arguments.optional_int(1, "precision")?.unwrap_or(0);
+    let precision = arguments.optional(1, "precision");
+    let places = arguments.optional_int(1, "precision")?;
     let method = arguments.optional_string(2, "method")?.unwrap_or_else(|| "common".to_owned());
     arguments.finish(3)?;
     let ty = Type::of(&value);
     if !ty.is_number() {
         return Err(type_error(format!("can't round {}", ty.name())));
     }
-    let precision = i32::try_from(precision).map_err(|_| type_error("precision out of range"))?;
     let number = to_float(&value)?;
-    let scale = 10_f64.powi(precision);
-    let rounded = match method.as_str() {
-        "common" if ty != Type::Float && precision >= 0 => return Ok(int(to_int(&value)?)),
-        // Python rounds the exact value and halves to even, which is what printing does.
-        "common" if (0..=300).contains(&precision) => {
-            format!("{number:.*}", usize::try_from(precision).unwrap_or(0)).parse().unwrap_or(number)
-        }
-        "common" => (number * scale).round_ties_even() / scale,
-        "ceil" => (number * scale).ceil() / scale,
-        "floor" => (number * scale).floor() / scale,
-        _ => return Err(type_error("method must be common, ceil or floor")),
+    // `round(x, None)` is an integer.
+    let Some(places) = places.or(if precision.is_none() { Some(0) } else { None }) else {
+        return float_to_int(number.round_ties_even()).map(int);
     };
-    Ok(if ty == Type::Float || method != "common" { Value::from(rounded) } else { int(rounded as i128) })
+    let places = i32::try_from(places).map_err(|_| type_error("precision out of range"))?;
+    let scale = 10_f64.powi(places);
+    Ok(match method.as_str() {
+        "common" if ty != Type::Float => int(round_int(to_int(&value)?, places)),
+        // Python rounds the exact value and halves to even, which is what printing does.
+        "common" if places >= 0 => {
+            let places = usize::try_from(places).unwrap_or(0).min(MAX_PLACES);
+            Value::from(format!("{number:.places$}").parse().unwrap_or(number))
+        }
+        "common" => Value::from((number * scale).round_ties_even() / scale),
+        "ceil" => Value::from((number * scale).ceil() / scale),
+        "floor" => Value::from((number * scale).floor() / scale),
+        _ => return Err(type_error("method must be common, ceil or floor")),
+    })
+}
+
+/// Decimal places of the smallest float.
+const MAX_PLACES: usize = 1100;
+
+/// An integer to so many places, those before the point counting down from 0; halves go to even.
+fn round_int(number: i128, places: i32) -> i128 {
+    if places >= 0 {
+        return number;
+    }
+    let Some(unit) = 10_i128.checked_pow(places.unsigned_abs()) else { return 0 };
+    let (quotient, rest) = (number.div_euclid(unit), number.rem_euclid(unit));
+    let up = match (rest * 2).cmp(&unit) {
+        Ordering::Less => 0,
+        Ordering::Equal => quotient.rem_euclid(2),
+        Ordering::Greater => 1,
+    };
+    (quotient + up) * unit
 }
 
 fn format(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
-    let template = str_of(&arguments.required(0, "value")?)?;
+    let template = arguments.required(0, "value")?;
+    if template.is_safe() {
+        return Err(type_error("`format` of a string that is marked as safe is not supported"));
+    }
+    let template = str_of(&template)?;
     let named = arguments.named();
     let values = arguments.positional().get(1..).unwrap_or_default();
     if !named.is_empty() && !values.is_empty() {
         return Err(type_error("`format` takes either positional or named arguments"));
     }
-    let mapping = if named.is_empty() { Value::from(()) } else { Value::from_pairs(named) };
-    percent(&template, values, &mapping).map(Value::from)
+    if named.is_empty() {
+        return percent(&template, values, &Value::from(())).map(Value::from);
+    }
+    let mapping = Value::from_pairs(named);
+    percent(&template, std::slice::from_ref(&mapping), &mapping).map(Value::from)
+}
+
+fn filesizeformat(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
+    const UNITS: [char; 8] = ['k', 'M', 'G', 'T', 'P', 'E', 'Z', 'Y'];
+    let value = arguments.required(0, "value")?;
+    let binary = arguments.flag(1, "binary");
+    arguments.finish(2)?;
+    let bytes = match Type::of(&value) {
+        Type::Str => parse_float(value.as_str().unwrap_or_default()).ok_or_else(|| type_error("not a number"))?,
+        ty if ty.is_number() => to_float(&value)?,
+        other => return Err(type_error(format!("can't make a float of {}", other.name()))),
+    };
+    let base: f64 = if binary { 1024.0 } else { 1000.0 };
+    if bytes == 1.0 {
+        return Ok(Value::from("1 Byte"));
+    }
+    if bytes < base {
+        return Ok(Value::from(format!("{} Bytes", float_to_int(bytes)?)));
+    }
+    let power = (0..UNITS.len()).find(|index| bytes < base.powi(*index as i32 + 2)).unwrap_or(UNITS.len() - 1);
+    let size = base * bytes / base.powi(power as i32 + 2);
+    let unit = UNITS[power];
+    Ok(Value::from(if binary {
+        format!("{size:.1} {}iB", unit.to_ascii_uppercase())
+    } else {
+        format!("{size:.1} {unit}B")
+    }))
+}
+
+/// What fits into a line is the `repr` with sorted keys; Python's way of breaking longer ones is not here.
+fn pprint(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
+    const WIDTH: usize = 80;
+    let value = arguments.required(0, "value")?;
+    arguments.finish(1)?;
+    let text = repr_of(&sorted(&value, 0)?)?;
+    if text.chars().count() > WIDTH {
+        return Err(type_error(format!("`pprint` of more than {WIDTH} characters is not supported")));
+    }
+    Ok(Value::from(text))
+}
+
+/// `value` with all keys in order.
+fn sorted(value: &Value, depth: usize) -> Result<Value, Error> {
+    let items = || value.try_iter()?.map(|item| sorted(&item, depth + 1)).collect::<Result<Vec<Value>, Error>>();
+    match Type::of(value) {
+        _ if depth > MAX_NESTING => Err(type_error(format!("a value nests more than {MAX_NESTING} deep"))),
+        Type::Dict => {
+            let pairs = sequences::sort_pairs(pairs(value))?.into_iter();
+            let pairs = pairs.map(|(key, value)| Ok((key, sorted(&value, depth + 1)?)));
+            pairs.collect::<Result<Vec<_>, Error>>().map(Value::from_pairs)
+        }
+        Type::List => items().map(Value::from),
+        Type::Tuple => items().map(|items| Value::from(Tuple::from(items))),
+        _ => Ok(value.clone()),
+    }
 }
 
 fn title(text: &str) -> String {
@@ -295,6 +409,9 @@ fn truncate(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, E
         .ok_or_else(|| type_error("`length` of `truncate` is shorter than its end"))?;
     // Anything with a length may pass, as long as nothing is cut off.
     let count = given.as_str().map_or_else(|| given.len(), |text| Some(text.chars().count()));
+    if matches!(Type::of(&given), Type::Namespace) {
+        return Err(type_error("a namespace has no length"));
+    }
     if given.is_undefined() || count.is_some_and(|count| count <= length + leeway) {
         return Ok(given);
     }
@@ -324,44 +441,4 @@ fn attr(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error
         return Err(super::value::undefined_error("reaching into something that is not defined"));
     }
     Ok(if Type::of(&value) == Type::Namespace { value.get_attr(&name)? } else { Value::UNDEFINED })
-}
-
-fn safe(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
-    let value = arguments.required(0, "value")?;
-    arguments.finish(1)?;
-    Ok(Value::from(str_of(&value)?))
-}
-
-fn escape(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value, Error> {
-    text(arguments, |text| {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        text.replace('\'', "&#39;").replace('"', "&#34;")
-    })
-}
-
-fn strip_tags(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find('<') {
-        let comment = rest[start..].starts_with("<!--");
-        let Some(end) = rest[start..].find(if comment { "-->" } else { ">" }) else { break };
-        plain.push_str(&rest[..start]);
-        rest = &rest[start + end + if comment { 3 } else { 1 }..];
-    }
-    plain.push_str(rest);
-    plain.split(crate::jinja::lexer::is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-fn urlencode(text: &str) -> String {
-    use std::fmt::Write;
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' | b'/' => {
-                encoded.push(char::from(byte))
-            }
-            _ => drop(write!(encoded, "%{byte:02X}")),
-        }
-    }
-    encoded
 }

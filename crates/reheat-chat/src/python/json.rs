@@ -6,6 +6,7 @@ use minijinja::{Error, State, Value};
 
 use super::{
     arguments::Arguments,
+    sequences::sort_pairs,
     text::{float_repr, str_of},
     value::{MAX_NESTING, Type, iterate, pairs, to_float, type_error},
 };
@@ -75,11 +76,12 @@ impl Settings {
             }
             Type::Dict => {
                 let mut entries = Vec::new();
-                for (key, value) in pairs(value) {
-                    entries.push((json_key(&key)?, value));
-                }
+                let mut pairs = pairs(value);
                 if self.sort_keys {
-                    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+                    pairs = sort_pairs(pairs)?;
+                }
+                for (key, value) in pairs {
+                    entries.push((json_key(&key)?, value));
                 }
                 self.write_container("{", "}", entries.len(), out, depth, |index, out| {
                     let (key, value) = &entries[index];

@@ -4,7 +4,8 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::{
     arguments::Arguments,
-    operators::equal,
+    globals::dict_from_keys,
+    operators::{equal, hashable},
     strings::call_string_method,
     value::{BoundMethod, Type, View, ViewKind, iterate, type_error},
 };
@@ -73,19 +74,29 @@ pub(crate) fn is_method_name(name: &str) -> bool {
     STR.contains(&name) || DICT.contains(&name) || LIST.contains(&name)
 }
 
+fn changes_its_object(value: &Value, name: &str) -> bool {
+    matches!(Type::of(value), Type::Dict | Type::List) && CHANGING.contains(&name)
+}
+
 fn has_method(value: &Value, name: &str) -> bool {
     match Type::of(value) {
         Type::Str => STR.contains(&name),
         Type::Dict => DICT.contains(&name),
         Type::List => LIST.contains(&name),
-        Type::Tuple => TUPLE.contains(&name),
+        Type::Tuple | Type::Range => TUPLE.contains(&name),
         _ => false,
     }
 }
 
 /// The method itself, as an attribute gives it.
 pub(super) fn bound_method(value: &Value, name: &str) -> Option<Value> {
-    has_method(value, name).then(|| Value::from_object(BoundMethod { object: value.clone(), name: name.to_owned() }))
+    has_method(value, name).then(|| {
+        // The sandbox has none of those that change their object.
+        if changes_its_object(value, name) {
+            return Value::UNDEFINED;
+        }
+        Value::from_object(BoundMethod { object: value.clone(), name: name.to_owned() })
+    })
 }
 
 /// Calls a method that MiniJinja doesn't know, which is each of Python's.
@@ -101,18 +112,26 @@ pub(crate) fn call_method(state: &State<'_, '_>, value: &Value, name: &str, args
         };
     }
     let ty = Type::of(value);
-    if matches!(ty, Type::Dict | Type::List) && CHANGING.contains(&name) {
+    if changes_its_object(value, name) {
         return Err(type_error(format!("`{}.{name}` changes its object, which a template may not", ty.name())));
+    }
+    if value.is_safe() && matches!(name, "format" | "format_map" | "join") {
+        return Err(type_error(format!("`{name}` of a string that is marked as safe is not supported")));
     }
     let arguments = Arguments::new(name, args);
     match ty {
         Type::Str => call_string_method(state, value.as_str().unwrap_or_default(), name, &arguments),
-        Type::Dict => call_dict_method(value, name, &arguments),
+        Type::Dict => call_dict_method(state, value, name, &arguments),
         _ => call_sequence_method(state, value, name, &arguments),
     }
 }
 
-fn call_dict_method(value: &Value, name: &str, arguments: &Arguments<'_>) -> Result<Value, Error> {
+fn call_dict_method(
+    state: &State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &Arguments<'_>,
+) -> Result<Value, Error> {
     let dict = value.as_object().ok_or_else(|| type_error("not a dict"))?;
     let view = |kind| {
         arguments.finish(0)?;
@@ -124,6 +143,7 @@ fn call_dict_method(value: &Value, name: &str, arguments: &Arguments<'_>) -> Res
         "items" => view(ViewKind::Items),
         "get" => {
             let key = arguments.required(0, "key")?;
+            hashable(&key)?;
             let default = arguments.optional(1, "default").unwrap_or(Value::from(()));
             arguments.finish(2)?;
             Ok(dict.get_value(&key).unwrap_or(default))
@@ -132,6 +152,7 @@ fn call_dict_method(value: &Value, name: &str, arguments: &Arguments<'_>) -> Res
             arguments.finish(0)?;
             Ok(value.clone())
         }
+        "fromkeys" => dict_from_keys(state, arguments),
         _ => Err(type_error(format!("`dict.{name}` is not supported"))),
     }
 }
@@ -155,9 +176,18 @@ fn call_sequence_method(
         }
         "index" => {
             let wanted = arguments.required(0, "value")?;
-            arguments.finish(1)?;
-            let position = items.iter().position(|item| equal(item, &wanted));
-            position.map(Value::from).ok_or_else(|| type_error("the value is not in the list"))
+            let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
+            let place = |index: i64| {
+                let index = if index < 0 { index.saturating_add(length) } else { index };
+                usize::try_from(index.clamp(0, length)).unwrap_or(0)
+            };
+            let start = place(arguments.optional_int(1, "start")?.unwrap_or(0));
+            let stop = place(arguments.optional_int(2, "stop")?.unwrap_or(length));
+            arguments.finish(3)?;
+            let position = items.get(start..stop).and_then(|part| part.iter().position(|item| equal(item, &wanted)));
+            position
+                .map(|position| Value::from(start + position))
+                .ok_or_else(|| type_error("the value is not in the list"))
         }
         _ => Err(type_error(format!("`list.{name}` is not supported"))),
     }

@@ -6,10 +6,13 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, value::Tuple};
 
 use super::{
     format::percent,
+    markup,
     methods::bound_method,
+    range::Range,
     text::write_str,
     value::{
-        MAX_NESTING, Type, check_nesting, holds_namespace, iterate, to_float, to_int, type_error, undefined_error,
+        MAX_NESTING, Type, View, ViewKind, check_nesting, holds_namespace, iterate, to_float, to_int, type_error,
+        undefined_error,
     },
 };
 
@@ -27,6 +30,8 @@ pub(crate) fn add_operators(env: &mut Environment<'_>) {
     env.add_function("__add", add);
     env.add_function("__mul", multiply);
     env.add_function("__mod", modulo);
+    env.add_function("__div", divide);
+    env.add_function("__pow", power);
     env.add_function("__pos", positive);
     env.add_function("__neg", negative);
     env.add_function("__concat", concatenate);
@@ -64,6 +69,12 @@ fn lookup(value: &Value, key: &Value) -> Result<Value, Error> {
         Type::Undefined => Err(undefined_error("reaching into something that is not defined")),
         // Only these can be indexed in Python; the rest give an undefined value.
         Type::View | Type::Iterator => Ok(Value::UNDEFINED),
+        // MiniJinja would take the float for an index.
+        Type::Str | Type::List | Type::Tuple if Type::of(key) == Type::Float => Ok(Value::UNDEFINED),
+        Type::Range => Ok(match (value.downcast_object_ref::<Range>(), Type::of(key)) {
+            (Some(range), Type::Int | Type::Bool) => range.item(to_int(key)?).unwrap_or_default(),
+            _ => value.get_item(key)?,
+        }),
         _ => value.get_item(key),
     }
 }
@@ -73,12 +84,21 @@ fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Val
     let ty = Type::of(value);
     let bound = |bound: &Value| match Type::of(bound) {
         Type::None => Ok(None),
-        Type::Int | Type::Bool => Ok(Some(bound.as_i64().unwrap_or(i64::from(bound.is_true())))),
+        // Beyond 64 bits it is beyond either end.
+        Type::Int | Type::Bool => {
+            let bound = to_int(bound).unwrap_or(i128::MAX);
+            Ok(Some(bound.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64))
+        }
         _ => Err(type_error("slice indices must be integers or None")),
     };
     let indices = |length: usize| -> Result<Vec<usize>, Error> {
-        let (start, stop, step) = (bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1));
-        slice_indices(length, start, stop, step)
+        let (mut index, stop, step) = slice_bounds(length, bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1))?;
+        let mut indices = Vec::new();
+        while (step > 0 && index < stop) || (step < 0 && index > stop) {
+            indices.push(usize::try_from(index).map_err(|_| type_error("slice out of range"))?);
+            index = index.saturating_add(step);
+        }
+        Ok(indices)
     };
     match ty {
         Type::Str => {
@@ -93,13 +113,20 @@ fn slice(value: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Val
             let items: Vec<Value> = indices.into_iter().map(|index| items[index].clone()).collect();
             Ok(if ty == Type::Tuple { Value::from(Tuple::from(items)) } else { Value::from(items) })
         }
+        Type::Range => {
+            let Some(range) = value.downcast_object_ref::<Range>() else { return Ok(Value::UNDEFINED) };
+            let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
+            let step = bound(step)?.unwrap_or(1);
+            let (start, stop, step) = slice_bounds(length, bound(start)?, bound(stop)?, step)?;
+            range.slice(start, stop, step).map(Value::from_object)
+        }
         Type::Undefined => Err(undefined_error("slicing something that is not defined")),
         _ => Err(type_error(format!("{} object is not subscriptable", ty.name()))),
     }
 }
 
-/// `slice(start, stop, step).indices(length)`, gone through.
-fn slice_indices(length: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> Result<Vec<usize>, Error> {
+/// `slice(start, stop, step).indices(length)`
+fn slice_bounds(length: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> Result<(i64, i64, i64), Error> {
     if step == 0 {
         return Err(type_error("slice step cannot be zero"));
     }
@@ -110,21 +137,17 @@ fn slice_indices(length: usize, start: Option<i64>, stop: Option<i64>, step: i64
         Some(bound) if bound < 0 => bound.saturating_add(length).max(lowest),
         Some(bound) => bound.min(highest),
     };
-    let (start, stop) =
-        if step > 0 { (clamp(start, 0), clamp(stop, length)) } else { (clamp(start, length - 1), clamp(stop, -1)) };
-    let mut indices = Vec::new();
-    let mut index = start;
-    while (step > 0 && index < stop) || (step < 0 && index > stop) {
-        indices.push(usize::try_from(index).map_err(|_| type_error("slice out of range"))?);
-        index = index.saturating_add(step);
-    }
-    Ok(indices)
+    Ok(if step > 0 {
+        (clamp(start, 0), clamp(stop, length), step)
+    } else {
+        (clamp(start, length - 1), clamp(stop, -1), step)
+    })
 }
 
 /// What a `for` goes through.
 fn iter(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     match Type::of(value) {
-        Type::List | Type::Tuple | Type::Dict | Type::Undefined => Ok(value.clone()),
+        Type::List | Type::Tuple | Type::Dict | Type::Undefined | Type::Range => Ok(value.clone()),
         _ => iterate(state, value).map(Value::from),
     }
 }
@@ -148,7 +171,10 @@ fn contains(state: &State<'_, '_>, needle: &Value, haystack: &Value) -> Result<b
             let needle = hashable(needle)?;
             Ok(haystack.as_object().is_some_and(|dict| dict.get_value(needle).is_some()))
         }
-        Type::List | Type::Tuple | Type::View | Type::Iterator => {
+        Type::List | Type::Tuple | Type::Range | Type::View | Type::Iterator => {
+            if haystack.downcast_object_ref::<View>().is_some_and(|view| view.kind == ViewKind::Keys) {
+                hashable(needle)?;
+            }
             Ok(iterate(state, haystack)?.iter().any(|item| equal(item, needle)))
         }
         other => Err(type_error(format!("argument of type `{}` is not iterable", other.name()))),
@@ -159,6 +185,10 @@ fn contains(state: &State<'_, '_>, needle: &Value, haystack: &Value) -> Result<b
 pub(super) fn hashable(value: &Value) -> Result<&Value, Error> {
     match Type::of(value) {
         ty @ (Type::List | Type::Dict) => Err(type_error(format!("unhashable type: {}", ty.name()))),
+        Type::Tuple => {
+            value.try_iter()?.try_for_each(|item| hashable(&item).map(drop))?;
+            Ok(value)
+        }
         _ => Ok(value),
     }
 }
@@ -195,9 +225,10 @@ pub(super) fn compare(a: &Value, b: &Value, depth: usize) -> Result<Option<Order
 }
 
 /// `a + b`, where either may be a list.
-fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
+pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     let (a_type, b_type) = (Type::of(a), Type::of(b));
     match (a_type, b_type) {
+        (Type::Str, Type::Str) if a.is_safe() || b.is_safe() => Ok(markup::add(a, b)),
         (Type::Str, Type::Str) => Ok(Value::from(join_two(a, b))),
         (Type::List, Type::List) | (Type::Tuple, Type::Tuple) => {
             let length = a.len().unwrap_or(0) + b.len().unwrap_or(0);
@@ -255,6 +286,9 @@ fn multiply(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error>
 fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     let (a_type, b_type) = (Type::of(a), Type::of(b));
     if let Some(template) = a.as_str() {
+        if a.is_safe() {
+            return Err(type_error("`%` on a string that is marked as safe is not supported"));
+        }
         let values = if b_type == Type::Tuple { iterate(state, b)? } else { vec![b.clone()] };
         return percent(template, &values, b).map(Value::from);
     }
@@ -267,15 +301,63 @@ fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if a_type == Type::Float || b_type == Type::Float {
         let (a, b) = (to_float(a)?, to_float(b)?);
         let remainder = a % b;
-        return Ok(Value::from(if remainder != 0.0 && (remainder < 0.0) != (b < 0.0) {
+        return Ok(Value::from(if remainder == 0.0 {
+            remainder.copysign(b)
+        } else if (remainder < 0.0) != (b < 0.0) {
             remainder + b
         } else {
             remainder
         }));
     }
     let (a, b) = (to_int(a)?, to_int(b)?);
+    // `wrapping` for the lowest number by -1, which leaves nothing.
     let remainder = a.wrapping_rem(b);
     Ok(int(if remainder != 0 && (remainder < 0) != (b < 0) { remainder + b } else { remainder }))
+}
+
+/// `a / b`, which is a float.
+fn divide(a: &Value, b: &Value) -> Result<Value, Error> {
+    /// Integers up to here are floats, too.
+    const EXACT: u128 = 1 << 53;
+    let (a_type, b_type) = (Type::of(a), Type::of(b));
+    if !a_type.is_number() || !b_type.is_number() {
+        return Err(type_error(format!("can't divide {} by {}", a_type.name(), b_type.name())));
+    }
+    if !b.is_true() {
+        return Err(type_error("division by zero"));
+    }
+    // Python rounds the exact quotient, where floats would round three times.
+    if a_type != Type::Float && b_type != Type::Float {
+        let (a, b) = (to_int(a)?, to_int(b)?);
+        if a.unsigned_abs() > EXACT || b.unsigned_abs() > EXACT {
+            return Err(type_error("a quotient of integers beyond 53 bits is not supported"));
+        }
+    }
+    Ok(Value::from(to_float(a)? / to_float(b)?))
+}
+
+/// `a ** b`
+fn power(a: &Value, b: &Value) -> Result<Value, Error> {
+    let (a_type, b_type) = (Type::of(a), Type::of(b));
+    if !a_type.is_number() || !b_type.is_number() {
+        return Err(type_error(format!("can't raise {} to {}", a_type.name(), b_type.name())));
+    }
+    if a_type != Type::Float && b_type != Type::Float && to_int(b)? >= 0 {
+        let power = u32::try_from(to_int(b)?).ok().and_then(|exponent| to_int(a).ok()?.checked_pow(exponent));
+        return power.map(int).ok_or_else(|| type_error("the power is beyond 127 bits"));
+    }
+    let (base, exponent) = (to_float(a)?, to_float(b)?);
+    if base == 0.0 && exponent < 0.0 {
+        return Err(type_error("0.0 cannot be raised to a negative power"));
+    }
+    let power = base.powf(exponent);
+    if power.is_nan() && !base.is_nan() && !exponent.is_nan() {
+        return Err(type_error("complex numbers are not supported"));
+    }
+    if power.is_infinite() && base.is_finite() && exponent.is_finite() {
+        return Err(type_error("the power is beyond what a float can hold"));
+    }
+    Ok(Value::from(power))
 }
 
 fn positive(value: &Value) -> Result<Value, Error> {
@@ -288,7 +370,10 @@ fn positive(value: &Value) -> Result<Value, Error> {
 
 fn negative(value: &Value) -> Result<Value, Error> {
     match Type::of(value) {
-        Type::Bool | Type::Int => Ok(int(-to_int(value)?)),
+        Type::Bool | Type::Int => {
+            let negative = to_int(value)?.checked_neg();
+            negative.map(int).ok_or_else(|| type_error("the number is too large to negate"))
+        }
         Type::Float => Ok(Value::from(-to_float(value)?)),
         other => Err(type_error(format!("bad operand type for unary -: {}", other.name()))),
     }

@@ -6,9 +6,9 @@ use minijinja::{Error, State, Value, value::Tuple};
 
 use super::{
     arguments::Arguments,
-    operators::{compare, equal, hashable, int, item},
+    operators::{add, compare, equal, hashable, item},
     text::write_str,
-    value::{Generator, Type, iterate, pairs, to_float, to_int, type_error, undefined_error},
+    value::{Generator, Group, Type, iterate, pairs, type_error, undefined_error},
 };
 
 type Filtered = Result<Value, Error>;
@@ -19,7 +19,7 @@ pub(super) fn length(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filter
     match Type::of(&value) {
         Type::Str => Ok(Value::from(value.as_str().unwrap_or_default().chars().count())),
         Type::Undefined => Ok(Value::from(0)),
-        Type::List | Type::Tuple | Type::Dict | Type::View => Ok(Value::from(value.len().unwrap_or(0))),
+        Type::List | Type::Tuple | Type::Dict | Type::Range | Type::View => Ok(Value::from(value.len().unwrap_or(0))),
         other => Err(type_error(format!("object of type {} has no len()", other.name()))),
     }
 }
@@ -261,6 +261,18 @@ pub(super) fn sort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filt
     sort_by_keys(state, keyed, Keys::List, reverse).map(Value::from)
 }
 
+/// Pairs in the order of their keys.
+pub(super) fn sort_pairs(mut pairs: Vec<(Value, Value)>) -> Result<Vec<(Value, Value)>, Error> {
+    let mut fault = None;
+    pairs.sort_by(|(a, _), (b, _)| {
+        compare(a, b, 0).map(|order| order.unwrap_or(Ordering::Equal)).unwrap_or_else(|error| {
+            fault = Some(error);
+            Ordering::Equal
+        })
+    });
+    fault.map_or(Ok(pairs), Err)
+}
+
 pub(super) fn dictsort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filtered {
     let value = arguments.required(0, "value")?;
     let case_sensitive = arguments.flag(1, "case_sensitive");
@@ -270,16 +282,14 @@ pub(super) fn dictsort(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> 
     if Type::of(&value) != Type::Dict {
         return Err(type_error(format!("`dictsort` needs a dict, not {}", Type::of(&value).name())));
     }
+    if !matches!(by.as_str(), "key" | "value") {
+        return Err(type_error("you can only sort by either `key` or `value`"));
+    }
     let keyed = pairs(&value).into_iter().map(|(key, value)| {
-        let by = match by.as_str() {
-            "key" => key.clone(),
-            "value" => value.clone(),
-            _ => return Err(type_error("you can only sort by either `key` or `value`")),
-        };
-        Ok((vec![fold(by, case_sensitive)], pair((key, value))))
+        let by = if by == "key" { key.clone() } else { value.clone() };
+        (vec![fold(by, case_sensitive)], pair((key, value)))
     });
-    let keyed: Result<Vec<_>, Error> = keyed.collect();
-    sort_by_keys(state, keyed?, Keys::Single, reverse).map(Value::from)
+    sort_by_keys(state, keyed.collect(), Keys::Single, reverse).map(Value::from)
 }
 
 pub(super) fn unique(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filtered {
@@ -330,18 +340,10 @@ pub(super) fn sum(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filte
     let attribute = arguments.optional(1, "attribute");
     let start = arguments.optional(2, "start").unwrap_or_else(|| Value::from(0));
     arguments.finish(3)?;
-    items.into_iter().try_fold(start, |total, item| {
-        let item = reach(item, attribute.as_ref(), None)?;
-        let (a, b) = (Type::of(&total), Type::of(&item));
-        if !a.is_number() || !b.is_number() {
-            return Err(type_error(format!("can't add {} to {}", b.name(), a.name())));
-        }
-        if a == Type::Float || b == Type::Float {
-            return Ok(Value::from(to_float(&total)? + to_float(&item)?));
-        }
-        let sum = to_int(&total)?.checked_add(to_int(&item)?);
-        sum.map(int).ok_or_else(|| type_error("the sum is too large"))
-    })
+    if start.as_str().is_some() {
+        return Err(type_error("sum() can't sum strings"));
+    }
+    items.into_iter().try_fold(start, |total, item| add(state, &total, &reach(item, attribute.as_ref(), None)?))
 }
 
 pub(super) fn groupby(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Filtered {
@@ -365,7 +367,7 @@ pub(super) fn groupby(state: &mut State<'_, '_>, arguments: &Arguments<'_>) -> F
     }
     let groups = groups.into_iter().map(|(_, members)| {
         let key = key(&members[0])?;
-        Ok(pair((key, Value::from(members))))
+        Ok(Value::from_object(Group { grouper: key, list: Value::from(members) }))
     });
     groups.collect::<Result<Vec<Value>, Error>>().map(Value::from)
 }

@@ -4,7 +4,7 @@ use minijinja::{Error, State, Value, value::Tuple};
 
 use super::{
     arguments::Arguments,
-    format::str_format,
+    format::{str_format, str_format_map},
     text::is_printable,
     value::{Type, iterate, type_error},
 };
@@ -43,7 +43,10 @@ pub(super) fn call_string_method(
                 let affix = affix.as_str().ok_or_else(|| {
                     type_error(format!("`{name}` needs str or a tuple of str, not {}", Type::of(&affix).name()))
                 })?;
-                if if name == "startswith" { part.starts_with(affix) } else { part.ends_with(affix) } {
+                let is_affix = |(_, part): (i64, &str)| {
+                    if name == "startswith" { part.starts_with(affix) } else { part.ends_with(affix) }
+                };
+                if part.is_some_and(is_affix) {
                     return Ok(Value::from(true));
                 }
             }
@@ -110,6 +113,11 @@ pub(super) fn call_string_method(
             expand_tabs(state, text, usize::try_from(width).unwrap_or(0))
         }
         "format" => str_format(state, text, arguments).map(Value::from),
+        "format_map" => {
+            let mapping = arguments.required(0, "mapping")?;
+            arguments.finish(1)?;
+            str_format_map(state, text, &mapping).map(Value::from)
+        }
         _ => Err(type_error(format!("`str.{name}` is not supported"))),
     }
 }
@@ -299,38 +307,38 @@ pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
     lines
 }
 
-/// The part between the second and the third argument, which count characters.
-fn slice_of<'a>(text: &'a str, arguments: &Arguments<'_>) -> Result<&'a str, Error> {
+/// The part between the second and the third argument, which count characters, and where it starts; `None` where it
+/// starts beyond the end of the text, or ends before it starts.
+fn slice_of<'a>(text: &'a str, arguments: &Arguments<'_>) -> Result<Option<(i64, &'a str)>, Error> {
     let (start, end) = (arguments.optional_int(1, "start")?, arguments.optional_int(2, "end")?);
     if start.is_none() && end.is_none() {
-        return Ok(text);
+        return Ok(Some((0, text)));
     }
     let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-    let clamp = |bound: i64| if bound < 0 { (bound + length).max(0) } else { bound.min(length) };
-    let (start, end) = (clamp(start.unwrap_or(0)), clamp(end.unwrap_or(length)));
+    let from_start = |bound: i64| if bound < 0 { bound.saturating_add(length).max(0) } else { bound };
+    let (start, end) = (from_start(start.unwrap_or(0)), from_start(end.unwrap_or(length)).min(length));
     let byte = |index: i64| {
         let index = usize::try_from(index).unwrap_or(0);
         text.char_indices().nth(index).map_or(text.len(), |(at, _)| at)
     };
-    Ok(if start < end { &text[byte(start)..byte(end)] } else { "" })
+    Ok((start <= end).then(|| (start, &text[byte(start)..byte(end)])))
 }
 
 fn search(text: &str, name: &str, arguments: &Arguments<'_>) -> Result<Value, Error> {
     let wanted = arguments.string(0, "sub")?;
-    let part = slice_of(text, arguments)?;
+    let slice = slice_of(text, arguments)?;
     arguments.finish(3)?;
     if name == "count" {
-        let empty = part.chars().count() + 1;
-        return Ok(Value::from(if wanted.is_empty() { empty } else { part.matches(&*wanted).count() }));
+        let count =
+            |part: &str| if wanted.is_empty() { part.chars().count() + 1 } else { part.matches(&*wanted).count() };
+        return Ok(Value::from(slice.map_or(0, |(_, part)| count(part))));
     }
-    let found = if name.starts_with('r') { part.rfind(&*wanted) } else { part.find(&*wanted) };
+    let found = slice.and_then(|(start, part)| {
+        let at = if name.starts_with('r') { part.rfind(&*wanted) } else { part.find(&*wanted) }?;
+        Some(start + i64::try_from(part[..at].chars().count()).ok()?)
+    });
     match found {
-        Some(at) => {
-            // `part` lies within `text`; positions count its characters from the start of `text`.
-            let before = part.as_ptr() as usize - text.as_ptr() as usize;
-            let before = if part.is_empty() { 0 } else { text[..before].chars().count() };
-            Ok(Value::from(before + part[..at].chars().count()))
-        }
+        Some(at) => Ok(Value::from(at)),
         None if name.ends_with("find") => Ok(Value::from(-1)),
         None => Err(type_error("substring not found")),
     }

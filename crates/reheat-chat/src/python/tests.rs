@@ -26,7 +26,7 @@ pub(crate) fn add_tests(env: &mut Environment<'_>) {
     env.add_test("mapping", move |value: &Value| of(value) == Type::Dict);
     // What has a length and can be indexed. A string and a dict pass, and so does what is undefined.
     env.add_test("sequence", move |value: &Value| {
-        matches!(of(value), Type::Str | Type::List | Type::Tuple | Type::Dict | Type::Undefined)
+        matches!(of(value), Type::Str | Type::List | Type::Tuple | Type::Range | Type::Dict | Type::Undefined)
     });
     env.add_test("iterable", move |value: &Value| {
         !matches!(of(value), Type::None | Type::Bool | Type::Int | Type::Float | Type::Namespace | Type::Object)

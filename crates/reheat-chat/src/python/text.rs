@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use minijinja::{Error, Value};
 
-use super::value::{MAX_NESTING, Type, View, ViewKind, pairs, to_float, type_error};
+use super::{
+    range::Range,
+    value::{MAX_NESTING, Type, View, ViewKind, is_loop, pairs, to_float, type_error},
+};
 
 /// `str(value)`.
 pub(crate) fn str_of(value: &Value) -> Result<String, Error> {
@@ -35,6 +38,15 @@ pub(super) fn repr_of(value: &Value) -> Result<String, Error> {
     Ok(text)
 }
 
+/// `ascii(value)`.
+pub(super) fn ascii_of(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    for character in repr_of(value)?.chars() {
+        if character.is_ascii() { text.push(character) } else { write_escape(character, &mut text) }
+    }
+    Ok(text)
+}
+
 fn write_repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
     if depth > MAX_NESTING {
         return Err(type_error(format!("a value nests more than {MAX_NESTING} deep")));
@@ -44,6 +56,11 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error
         Type::None => out.push_str("None"),
         Type::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         Type::Float => out.push_str(&float_repr(to_float(value)?)),
+        Type::Str if value.is_safe() => {
+            out.push_str("Markup(");
+            write_string_repr(value.as_str().unwrap_or_default(), out);
+            out.push(')');
+        }
         Type::Str => write_string_repr(value.as_str().unwrap_or_default(), out),
         Type::List => write_items(value, "[", "]", out, depth)?,
         Type::Tuple => {
@@ -64,6 +81,17 @@ fn write_repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error
             write_items(value, name, "])", out, depth)?;
         }
         Type::Iterator => out.push_str("<generator object>"),
+        Type::Range => {
+            if let Some(Range { start, stop, step }) = value.downcast_object_ref() {
+                let _ = match step {
+                    1 => write!(out, "range({start}, {stop})"),
+                    _ => write!(out, "range({start}, {stop}, {step})"),
+                };
+            }
+        }
+        Type::Object if is_loop(value) => {
+            let _ = write!(out, "<LoopContext {}/{}>", value.get_attr("index")?, value.get_attr("length")?);
+        }
         Type::Int | Type::Object => {
             let _ = write!(out, "{value}");
         }
@@ -119,17 +147,19 @@ fn write_string_repr(text: &str, out: &mut String) {
             }
             ' '..='~' => out.push(character),
             _ if is_printable(character) => out.push(character),
-            _ => {
-                let code = u32::from(character);
-                let _ = match code {
-                    0..=0xff => write!(out, "\\x{code:02x}"),
-                    0x100..=0xffff => write!(out, "\\u{code:04x}"),
-                    _ => write!(out, "\\U{code:08x}"),
-                };
-            }
+            _ => write_escape(character, out),
         }
     }
     out.push(quote);
+}
+
+fn write_escape(character: char, out: &mut String) {
+    let code = u32::from(character);
+    let _ = match code {
+        0..=0xff => write!(out, "\\x{code:02x}"),
+        0x100..=0xffff => write!(out, "\\u{code:04x}"),
+        _ => write!(out, "\\U{code:08x}"),
+    };
 }
 
 /// `str.isprintable` of one character.

@@ -8,6 +8,8 @@ use minijinja::{
     value::{DynObject, Enumerator, Object, ObjectRepr, Tuple, ValueKind},
 };
 
+use super::range::Range;
+
 /// Lists within lists, before a value counts as endless.
 pub(crate) const MAX_NESTING: usize = 200;
 
@@ -24,6 +26,7 @@ pub(super) enum Type {
     Tuple,
     Dict,
     Namespace,
+    Range,
     /// `dict.keys()`, `dict.values()`, `dict.items()`.
     View,
     /// A generator or another thing that can only be gone through.
@@ -41,10 +44,12 @@ impl Type {
             ValueKind::Number if value.is_integer() => Self::Int,
             ValueKind::Number => Self::Float,
             ValueKind::String => Self::Str,
-            ValueKind::Seq if value.is_tuple() => Self::Tuple,
+            ValueKind::Seq if value.is_tuple() || value.downcast_object_ref::<Group>().is_some() => Self::Tuple,
             ValueKind::Seq => Self::List,
             ValueKind::Map if is_namespace(value) => Self::Namespace,
+            ValueKind::Map if is_loop(value) => Self::Object,
             ValueKind::Map => Self::Dict,
+            ValueKind::Iterable if value.downcast_object_ref::<Range>().is_some() => Self::Range,
             ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => Self::View,
             ValueKind::Iterable => Self::Iterator,
             _ => Self::Object,
@@ -64,6 +69,7 @@ impl Type {
             Self::Tuple => "tuple",
             Self::Dict => "dict",
             Self::Namespace => "Namespace",
+            Self::Range => "range",
             Self::View => "dict view",
             Self::Iterator => "generator",
             Self::Object => "object",
@@ -94,6 +100,11 @@ pub(super) fn to_int(value: &Value) -> Result<i128, Error> {
 /// MiniJinja keeps its namespace type to itself; only its name tells it from a dict.
 fn is_namespace(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace"))
+}
+
+/// `loop` in a `for`, which MiniJinja keeps to itself too.
+pub(super) fn is_loop(value: &Value) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().ends_with("::Loop"))
 }
 
 /// An error in the template's doing, as Python's `TypeError` and `ValueError`.
@@ -202,6 +213,31 @@ impl Object for View {
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
         self.dict.enumerator_len()
+    }
+}
+
+/// A group of `groupby`: a pair whose parts have names.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) grouper: Value,
+    pub(super) list: Value,
+}
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match (key.as_str(), key.as_usize()) {
+            (Some("grouper"), _) | (None, Some(0)) => Some(self.grouper.clone()),
+            (Some("list"), _) | (None, Some(1)) => Some(self.list.clone()),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
     }
 }
 

@@ -3,11 +3,13 @@
     python make.py > cases.jsonl
 
 Each line: `template`, the variables it sees (`VARIABLES` below are always there), then `expected` or `error`, and
-`generation_spans` in code points where the template has generation blocks.
+`generation_spans` in code points where the template has generation blocks. Templates come from the lists below, from
+`statements.txt`, and from `refused.txt`: what is `refused` there renders here, and must be an error elsewhere.
 """
 
 import datetime
 import json
+import pathlib
 
 import transformers.utils.chat_template_utils as chat_template_utils
 
@@ -33,6 +35,7 @@ VARIABLES = {
     "g": 1e-7,
     "h": 1e20,
     "big": 9007199254740993,
+    "u64": 18446744073709551615,
     "yes": True,
     "no": False,
     "l": [1, 2, 3],
@@ -40,6 +43,8 @@ VARIABLES = {
     "lf": [1.5, 2.0, -0.0],
     "e": [],
     "d": {"a": 1, "b": [1, {"x": None}], "items": "it"},
+    "nested": {"z": {"y": [{"x": [1.0, 2e-7, None, True]}, "é"]}, "a": "<&>"},
+    "text": "The quick brown fox jumps over the lazy dog, see http://example.com/a?b=c&d=e. <b>bold</b> & more\n\nagain.",
     "de": {},
     "ld": [
         {"name": "x", "v": 2, "role": "user"},
@@ -134,7 +139,7 @@ OTHERS = [
     "{% macro m(x) %}{% call(y) x() %}{{ y }}{% endcall %}{% endmacro %}{% macro k() %}{{ caller(5) }}{% endmacro %}{{ m(k) }}",
     "{% with a = 1, b = s %}{{ a }}{{ b }}{% endwith %}{{ a }}",
     "{% filter upper %}abc{{ s }}{% endfilter %}{% block name %}in{% endblock %}{% print s, i %}",
-    "{% autoescape true %}{{ 1 }}{% endautoescape %}",
+    "{% autoescape false %}{{ 1 }}{% endautoescape %}",
     "{{ 1 if no }}|{{ 1 if no else 2 if no else 3 }}|{{ not yes or no and yes }}|{{ 1 < 2 < 3 }}|{{ 1 < i > 2 == 2 }}|{{ not 1 in l }}",
     "{{ -i|abs }}{{ (-i)|abs }}{{ 2 ** 3 ** 2 }}{{ -2 ** 2 }}{{ 7 // -2 }}{{ -7 % 3 }}{{ 1 + 2 * 3 ~ 4 }}{{ '-' * 5 }}{{ [0] * 2 }}",
     "{{ x is defined and x }}{{ s is string and i is number }}{{ n is not none }}{{ 6 is divisibleby 3 }}{{ i is in [7] }}",
@@ -158,6 +163,21 @@ OTHERS = [
     "{{ missing|tojson }}", "{{ ld|selectattr('role')|tojson }}", "{{ 'a' in n }}", "{{ n in 'abc' }}", "{{ missing in 'abc' }}", "{{ i in 'a' }}",
     "{{ ''.__class__ }}|{{ s.__init__ }}", "{{ messages.__class__.__mro__ }}",
 ]
+
+FORMATTED = "0 -3 1234567 2.5 1e16 1e-5 true none 'abc' [1] missing 100.0 -0.0".split()
+
+PERCENTS = """%s %r %a %d %i %o %x %X %e %E %f %g %G %c %5d %-5d| %05d %+d %5.2f %.3s %10s %-10s| %.0f %#x %#o %.10g %+.1e
+%08.3f %(a)s %ld %.3d %+s %05s %-05d| %5% %y""".split()
+
+SPECS = """d 5 <5 ^7 >7 =7 07 x X o b #x #b e f g .2f .0f , ,.2f _ _x + - +.2e % .1% s .2 10.3 *^9 🦀>5 c n !r !s !a !r:>8 E G
+05d ,d +d < 010 +, .3s 5s ^s .10g""".split()
+
+NUMBERS = "true 0 -3 2.5 1e16 u64 2**70 'abc' [1,2] (1,'a') range(3)".split()
+
+RANGES = "range(3) range(1,4) range(5,0,-2) range(0) range(true) range(1.0) range('a') range() range(1,2,0) range(100001)".split()
+
+RANGE_USES = """{0} {0}|string {0}|list {0}|tojson {0}|length {0}|sum {0}|last {0}[0] {0}[-1] {0}[1:] {0}[::-2] {0}[99] {0}.stop
+{0}.count(1) {0}.index(1) {0}==range(3) {0}+[1] {0}|join(',') {0}|reverse|list {0}~'' {0}*2 {0}|pprint""".split()
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}</>{% endfor %}"
 TRIMMED = CHAT.replace("m.content", "m.content|trim")
@@ -210,7 +230,28 @@ def templates():
             for operator in OPERATORS:
                 if operator != "**" or (a in ("i", "f") and b == "i"):
                     yield "{{ %s %s %s }}" % (a, operator, b)
+    for value in FORMATTED:
+        for percent in PERCENTS:
+            yield "{{ '%s' %% (%s) }}" % (percent, value)
+        for spec in SPECS:
+            yield "{{ '{%s}'.format(%s) }}" % (spec if spec.startswith("!") else ":" + spec, value)
+    for a in NUMBERS:
+        for b in NUMBERS:
+            for operator in ["/", "//", "%", "<", "in"]:
+                if operator == "/" and {"u64", "2**70"} & {a, b}:
+                    continue
+                yield "{{ (%s) %s (%s) }}" % (a, operator, b)
+        for f in ["int", "float", "round(-1)", "abs", "filesizeformat", "urlencode", "pprint", "tojson", "sum(start=[])"]:
+            yield "{{ (%s)|%s }}" % (a, f)
+    for value in RANGES:
+        for use in RANGE_USES:
+            yield "{{ %s }}" % use.format(value)
     yield from OTHERS
+    yield from listed("statements.txt")
+
+
+def listed(name):
+    return pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8").removesuffix("\n").split("\n----\n")
 
 
 def unstable(text):
@@ -243,5 +284,7 @@ def run(case):
 print(json.dumps({"variables": VARIABLES}))
 for template in templates():
     run({"template": template})
+for template in listed("refused.txt"):
+    run({"template": template, "refused": True})
 for conversation in CONVERSATIONS:
     run(conversation)

@@ -262,6 +262,12 @@ pub enum RowProblem {
         /// The name.
         column: String,
     },
+    /// An integer of which digits would be lost.
+    #[error("the integer {integer} is beyond 64 bits")]
+    WideInteger {
+        /// The integer.
+        integer: String,
+    },
     /// JSON, but no object.
     #[error("a row must be an object, found {found}")]
     NotAnObject {
@@ -394,6 +400,7 @@ impl RowProblem {
             Self::NotCsv { .. } => "not CSV",
             Self::Undecodable { .. } => "undecodable",
             Self::ColumnTwice { .. } => "two columns of one name",
+            Self::WideInteger { .. } => "integer beyond 64 bits",
             Self::NotAnObject { .. } => "not an object",
             Self::TooLarge { .. } => "too large",
             Self::UnknownFormat { .. } => "unknown format",
@@ -425,6 +432,7 @@ impl RowProblem {
             Self::MissingField { .. } => "rename columns with --rename old=new; --on-bad-row skip leaves such rows out",
             Self::ShareGptMessage { .. } | Self::UnknownRole { .. } => "convert ShareGPT rows with --format sharegpt",
             Self::Overlong { .. } => "--overlong truncate cuts such rows, --overlong drop leaves them out",
+            Self::WideInteger { .. } => "write it as a string; --on-bad-row skip leaves such rows out",
             Self::NoTemplate => "give a template with --chat-template FILE",
             Self::NoEos => "name one of its tokens with --eos-token",
             Self::NotAnObject { .. } => {

@@ -21,6 +21,7 @@ pub(crate) use self::{
 
 use std::sync::Arc;
 
+use reheat_chat::wide_integer;
 use serde_json::Value;
 
 use crate::{Row, RowId, RowProblem, row, source::Operations};
@@ -151,6 +152,9 @@ fn arrow_row(batch: &arrow::Batch, index: usize) -> Result<Row, RowProblem> {
 
 fn parse(bytes: &[u8]) -> Result<Row, RowProblem> {
     let text = std::str::from_utf8(bytes).map_err(|error| RowProblem::NotUtf8 { byte: error.valid_up_to() })?;
+    if let Some(integer) = wide_integer(text) {
+        return Err(RowProblem::WideInteger { integer: integer.to_owned() });
+    }
     match serde_json::from_str(text) {
         Ok(Value::Object(row)) => Ok(row),
         Ok(other) => Err(RowProblem::NotAnObject { found: row::kind_of(&other) }),
@@ -184,6 +188,7 @@ mod tests {
     fn problems_say_where() {
         let problem = |bytes: &[u8]| parse(bytes).unwrap_err().to_string();
         assert_eq!(problem(b"{\"a\": 1,, }"), "not JSON: key must be a string at column 9");
+        assert_eq!(problem(b"{\"a\": 18446744073709551616}"), "the integer 18446744073709551616 is beyond 64 bits");
         assert_eq!(problem(b"[1]"), "a row must be an object, found a list");
         assert_eq!(problem(b"{\"a\": \"\xff\"}"), "byte 7 of the row is not UTF-8");
         assert!(problem(&[b'['; 100_000]).contains("recursion limit exceeded"));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use reheat_chat::{Case, Cases, ChatError, ChatTemplate, ControlTokens, Preparation, TemplateTokens};
+use reheat_chat::{Case, Cases, ChatError, ChatTemplate, ControlTokens, Preparation, TemplateTokens, wide_integer};
 use reheat_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -347,6 +347,7 @@ fn read(path: &Path) -> Result<String, Fault> {
 
 fn read_tools(path: &Path) -> Result<Vec<Value>, Fault> {
     let text = read(path)?;
+    check_integers(&text)?;
     serde_json::from_str(&text).map_err(|error| {
         Fault::input(format!("`{}` is not a JSON list of tools", path.display())).because(error).hint(
             "a tool is an object such as {\"type\": \"function\", \"function\": {\"name\": …, \"parameters\": …}}",
@@ -354,7 +355,18 @@ fn read_tools(path: &Path) -> Result<Vec<Value>, Fault> {
     })
 }
 
+/// A number that a template would print differently from Python is refused.
+fn check_integers(text: &str) -> Result<(), Fault> {
+    match wide_integer(text) {
+        Some(integer) => {
+            Err(Fault::input(format!("the integer {integer} is beyond 64 bits")).hint("write it as a string"))
+        }
+        None => Ok(()),
+    }
+}
+
 fn read_kwargs(text: &str) -> Result<Map<String, Value>, Fault> {
+    check_integers(text)?;
     serde_json::from_str(text).map_err(|error| {
         Fault::input("--kwargs is not a JSON object")
             .because(error)

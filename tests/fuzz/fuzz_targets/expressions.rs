@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| reheat_fuzz::expressions(data));
+libfuzzer_sys::fuzz_target!(
+    init: reheat_fuzz::let_caught_panics_pass(),
+    |data: &[u8]| reheat_fuzz::expressions(data)
+);

@@ -2,10 +2,12 @@
 //!
 //! Here and not in the targets, so that an ordinary test runs the same with a corpus of its own.
 
-use std::fs;
+use std::{fs, panic};
 
 use reheat_chat::{Cases, ChatTemplate, RenderOptions, TemplateTokens};
-use reheat_data::{Conversion, ConversionOptions, Dataset, DatasetMixture, DatasetSpec, Example, OnBadRow};
+use reheat_data::{
+    Conversion, ConversionOptions, Dataset, DatasetMixture, DatasetSpec, Example, OnBadRow, panic_is_expected,
+};
 
 /// Names of files by which a reader is chosen where the content leaves it open.
 const NAMES: [&str; 9] =
@@ -13,6 +15,17 @@ const NAMES: [&str; 9] =
 
 /// Most rows that are looked at: what a few bytes inflate to is bounded by bytes, and takes its time.
 const MAX_ROWS: usize = 10_000;
+
+/// Sets a panic hook that passes over the panics of decoders that `reheat-data` catches and makes errors; a fuzzer's
+/// own hook ends the process at any.
+pub fn let_caught_panics_pass() {
+    let end = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !panic_is_expected() {
+            end(panic);
+        }
+    }));
+}
 
 /// Reads a file: the first byte picks its name, the others are its content.
 pub fn readers(data: &[u8]) {

@@ -34,6 +34,13 @@ pub(crate) struct Bin {
     pub(crate) count: u64,
 }
 
+impl Bin {
+    /// Whether it is above the limit; of a bin on both sides, whether most of it is.
+    fn is_cut(&self, limit: u64) -> bool {
+        self.from + (self.to - self.from) / 2 > limit
+    }
+}
+
 impl Histogram {
     /// At most `num_bins` bins from the smallest value to the largest.
     pub(crate) fn of(values: &[u32], num_bins: usize, limit: u64) -> Self {
@@ -68,9 +75,7 @@ pub(crate) fn histogram(histogram: &Histogram, width: usize) -> String {
     let mut lines = String::new();
     for (bin, label) in bins.iter().zip(labels) {
         let drawn = bar(bin.count as f64 / most as f64, columns);
-        // A bin on both sides of the limit is cut in part, and shown as what most of it is.
-        let middle = bin.from + (bin.to - bin.from) / 2;
-        let drawn = if middle > histogram.limit { style(drawn).red() } else { style(drawn).cyan() };
+        let drawn = if bin.is_cut(histogram.limit) { style(drawn).red() } else { style(drawn).cyan() };
         lines.push_str(&format!("{label:>label_width$}  {:>count_width$}  {drawn}\n", bin.count));
     }
     lines
@@ -130,7 +135,7 @@ impl Drawing for Labelled<'_> {
             .label_style(("sans-serif", 13))
             .draw()?;
         for bin in bins.iter().filter(|bin| bin.count > 0) {
-            let colour = COLOURS[usize::from(bin.from as f64 > limit)];
+            let colour = COLOURS[usize::from(bin.is_cut(self.histogram.limit))];
             let corners = [(bin.from as f64, 0.0), (bin.to as f64, bin.count as f64)];
             chart.draw_series([Rectangle::new(corners, colour.mix(0.85).filled())])?;
         }

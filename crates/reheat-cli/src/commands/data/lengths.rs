@@ -1,6 +1,6 @@
 //! `reheat data lengths`: how long the sequences are, and what a limit would cut.
 
-use std::io::Write as _;
+use std::{io::Write as _, path::Path};
 
 use console::style;
 use reheat_data::{LengthReport, OnBadRow, PrepareOptions, lengths};
@@ -66,8 +66,15 @@ pub(super) fn run(args: LengthsArgs) -> anyhow::Result<()> {
     let report = report?;
     let histogram = Histogram::of(&report.lengths, args.bins.into(), args.max_length as u64);
     if let Some(figure) = &args.plot {
-        let title = format!("Sequence lengths of {}", dataset.name().replace('`', ""));
-        plot::save_histogram(figure, &histogram, &title, "tokens", "sequences")?;
+        let name = dataset.name().replace('`', "");
+        let name = Path::new(&name).file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
+        let title = format!("Sequence lengths of {name}");
+        let share = 100.0 * report.over_share;
+        let tokens = match report.over {
+            0 => "tokens".to_owned(),
+            _ => format!("tokens (the line, --max-length {}, cuts {share:.1}% of sequences)", args.max_length),
+        };
+        plot::save_histogram(figure, &histogram, &title, &tokens, "sequences")?;
         eprintln!("saved {}", figure.path().display());
     }
     if args.format.json {

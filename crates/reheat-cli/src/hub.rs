@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use reheat_hub::{Event, Flow, Hub, HubError, RepoName, RepoType, Selection};
+use reheat_data::DatasetSpec;
+use reheat_hub::{Event, Flow, Hub, HubError, RemoteFile, RepoName, Selection};
 
 use crate::fault::Fault;
 use crate::interrupt::Interrupt;
@@ -50,6 +51,14 @@ impl Transfer {
         }
         self.say_progress();
         if self.interrupt.is_raised() { Flow::Stop } else { Flow::Continue }
+    }
+
+    /// Shows what holds a transfer up, and not that of a small file before others.
+    fn wait(&self, event: &Event) -> Flow {
+        match event {
+            Event::Planned { .. } | Event::Bytes(_) | Event::Again(_) if !self.interrupt.is_raised() => Flow::Continue,
+            _ => self.event(event),
+        }
     }
 
     fn start(&self, files: usize, bytes: u64, present_bytes: u64) {
@@ -119,34 +128,71 @@ pub(crate) fn is_name(text: &str) -> bool {
     has_owner && !looks_local && !Path::new(text).exists() && RepoName::model(text).is_ok()
 }
 
-/// The folder of a repository, fetched where it isn't here.
+/// The folder of a model, fetched where it isn't here.
 ///
 /// # Errors
 /// If it can't be had; where a path may have been meant, that there is none is said too.
-pub(crate) fn fetch(repo_type: RepoType, name: &str) -> anyhow::Result<PathBuf> {
-    let repo = RepoName::parse(repo_type, name)?;
-    let selection = match repo_type {
-        RepoType::Model => Selection::Model,
-        RepoType::Dataset => Selection::Dataset,
-    };
+pub(crate) fn fetch_model(name: &str) -> anyhow::Result<PathBuf> {
+    let repo = RepoName::model(name)?;
     let hub = Hub::from_env()?;
     let transfer = Transfer::new("fetching", name)?;
-    let snapshot = hub.snapshot(&repo, &selection, &|event| transfer.event(event)).map_err(|error| {
-        let may_be_a_path = matches!(
-            error,
-            HubError::RepositoryNotFound { .. } | HubError::NotCached { .. } | HubError::Unreachable { .. }
-        );
-        if may_be_a_path {
-            anyhow::Error::from(
-                Fault::input(format!("there is no path `{name}` here, and it can't be had from the Hub"))
-                    .because(error),
-            )
-        } else {
-            error.into()
-        }
-    })?;
+    let snapshot = hub
+        .snapshot(&repo, &Selection::Model, &|event| transfer.event(event))
+        .map_err(|error| or_a_path(name, error))?;
     tracing::info!("{name} is commit {} in {}", snapshot.commit, snapshot.dir.display());
     Ok(snapshot.dir)
+}
+
+/// A dataset of the Hub as one of files that are here: those that its configuration and split are made of are fetched.
+///
+/// # Errors
+/// As [`fetch_model`]; and if there is no such configuration or split.
+pub(crate) fn fetch_dataset(spec: &DatasetSpec) -> anyhow::Result<DatasetSpec> {
+    const CARD: &str = "README.md";
+    let name = &spec.path;
+    let repo = RepoName::dataset(name)?;
+    let hub = Hub::from_env()?;
+    let transfer = Transfer::new("fetching", name)?;
+    let listing = hub
+        .files(&repo, &Selection::Dataset, &|event| transfer.event(event))
+        .map_err(|error| or_a_path(name, error))?;
+    let paths: Vec<String> = listing.files.iter().map(|file| file.path.clone()).collect();
+    let card = Selection::Files(paths.iter().filter(|path| *path == CARD).cloned().collect());
+    let dir = hub.snapshot(&repo.at(&listing.commit)?, &card, &|event| transfer.wait(event))?.dir;
+    let chosen = spec.choose(&dir, &paths)?;
+    for note in &chosen.notes {
+        transfer.say(&format!("note: {note}"));
+    }
+
+    let (taken, left): (Vec<&RemoteFile>, Vec<&RemoteFile>) =
+        listing.files.iter().filter(|file| file.path != CARD).partition(|file| chosen.files.contains(&file.path));
+    let bytes = |files: &[&RemoteFile]| size(files.iter().map(|file| file.size).sum());
+    let snapshot = hub.snapshot(&repo, &Selection::Files(chosen.files), &|event| transfer.event(event))?;
+    if snapshot.fetched > 0 && !left.is_empty() {
+        let (count, of) = (taken.len(), taken.len() + left.len());
+        transfer.say(&format!(
+            "{name}: {count} of {of} files, {}; the other {} are of no use here, {}",
+            bytes(&taken),
+            left.len(),
+            bytes(&left)
+        ));
+    }
+    tracing::info!("{name} is commit {} in {}", snapshot.commit, snapshot.dir.display());
+    // Where the branch has moved in between, its files are in another folder.
+    Ok(DatasetSpec { path: snapshot.dir.display().to_string(), ..chosen.spec })
+}
+
+/// An error that says that there is no path either, where one may have been meant.
+fn or_a_path(name: &str, error: HubError) -> anyhow::Error {
+    let may_be_a_path = matches!(
+        error,
+        HubError::RepositoryNotFound { .. } | HubError::NotCached { .. } | HubError::Unreachable { .. }
+    );
+    if may_be_a_path {
+        Fault::input(format!("there is no path `{name}` here, and it can't be had from the Hub")).because(error).into()
+    } else {
+        error.into()
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use self::{
     },
     read::{RawRow, panic_is_expected},
     row::{Row, RowId},
-    source::{DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},
+    source::{Chosen, DataFiles, Dataset, DatasetMixture, DatasetSpec, Patterns, Rows, Sample, SplitFiles},
     spread::Spread,
     write::{ConvertOptions, ConvertTo, convert},
 };

@@ -15,5 +15,5 @@ pub use self::{
     dataset::{Dataset, DatasetMixture},
     readme::{DataFiles, Patterns, SplitFiles},
     rows::Rows,
-    spec::{DatasetSpec, Sample},
+    spec::{Chosen, DatasetSpec, Sample},
 };

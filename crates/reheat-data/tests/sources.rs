@@ -294,3 +294,49 @@ fn every_shared_file_is_read() {
         assert_eq!(read, expected, "{folder}");
     }
 }
+
+/// What is chosen by name alone is what a whole folder gives, and stays so beside files that were fetched for others.
+#[test]
+fn files_are_chosen_by_name_before_they_are_here() {
+    let card = "---\nconfigs:\n- config_name: a\n  data_dir: a\n- config_name: b\n  default: true\n  data_files:\n  \
+                - split: train\n    path: b/t*.jsonl\n  - split: test\n    path: b/[x].jsonl\n---\n";
+    let files = [
+        (".hidden/train.jsonl", lines(0..1)),
+        ("a/test.jsonl", lines(0..3)),
+        ("a/train.jsonl", lines(3..5)),
+        ("b/t1.jsonl", lines(5..6)),
+        ("b/t2.jsonl", lines(6..8)),
+        ("b/x.jsonl", lines(8..9)),
+    ];
+    let names = files.each_ref().map(|(name, _)| (*name).to_owned());
+    for (config, split, expected) in [
+        (Some("a"), None, &["a/train.jsonl"][..]),
+        (Some("a"), Some("test[:1]"), &["a/test.jsonl"]),
+        (None, None, &["b/t1.jsonl", "b/t2.jsonl"]),
+        (None, Some("test+train[1:]+test"), &["b/x.jsonl", "b/t1.jsonl", "b/t2.jsonl"]),
+    ] {
+        let spec = |folder: &Folder| DatasetSpec {
+            name: config.map(str::to_owned),
+            split: split.map(str::to_owned),
+            ..folder.spec("")
+        };
+        let here = Folder::new(&[("README.md", card)]);
+        let chosen = spec(&here).choose(here.0.path(), &names).unwrap();
+        assert_eq!(chosen.files, expected);
+        let whole = Folder::new(&[("README.md", card)]);
+        for (name, content) in &files {
+            whole.write(name, content.as_bytes());
+            if expected.contains(name) {
+                here.write(name, content.as_bytes());
+            }
+        }
+        here.write("train.csv", b"id\n99\n");
+        assert_eq!(ids(&chosen.spec.into()).unwrap(), ids(&spec(&whole).into()).unwrap());
+    }
+    let here = Folder::new(&[("README.md", card)]);
+    let refused = |spec: DatasetSpec| here.plain(&spec.choose(here.0.path(), &names).unwrap_err());
+    let of = |split: &str| DatasetSpec { split: Some(split.into()), ..DatasetSpec::new("owner/name") };
+    assert_eq!(refused(of("dev")), "`owner/name` has no split `dev`, only `train`, `test`");
+    let elsewhere = DatasetSpec { data_dir: Some("c".into()), ..DatasetSpec::new("owner/name") };
+    assert_eq!(refused(elsewhere), "`c` holds no data files");
+}

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::http::Client;
-use crate::{Account, HubError, HubSettings, Progress, PushOptions, Pushed, RepoName, Selection, Snapshot, Token};
+use crate::{
+    Account, HubError, HubSettings, Listing, Progress, PushOptions, Pushed, RepoName, Selection, Snapshot, Token,
+};
 use crate::{account, snapshot, upload};
 
 /// The Hub, the cache, and who asks.
@@ -48,6 +50,17 @@ impl Hub {
             snapshot::prepare_cache(&self.settings)?;
         }
         snapshot::snapshot(&self.client, &self.settings, repo, selection, None, progress)
+    }
+
+    /// The files that [`Self::snapshot`] would give, of which none is fetched but the index of a sharded model.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub fn files(&self, repo: &RepoName, selection: &Selection, progress: &Progress) -> Result<Listing, HubError> {
+        if !self.settings.offline {
+            snapshot::prepare_cache(&self.settings)?;
+        }
+        snapshot::files(&self.client, &self.settings, repo, selection, progress)
     }
 
     /// As [`Self::snapshot`], into a folder outside the cache. Files that are there and right stay as they are.

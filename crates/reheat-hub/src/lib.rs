@@ -12,6 +12,27 @@
 //! process can go on with it; files are hashed; plain HTTP is spoken to the loopback interface alone; a token goes to
 //! the endpoint's own origin alone; the Xet protocol is not spoken, its storage answers plain requests too.
 //!
+//! A model by its name, with a line for each file that arrives; the second time, what is here is used:
+//!
+//! ```no_run
+//! use reheat_hub::{Event, Flow, Hub, RepoName, Selection};
+//!
+//! # fn main() -> Result<(), reheat_hub::HubError> {
+//! let hub = Hub::from_env()?;
+//! let snapshot = hub.snapshot(&RepoName::model("Qwen/Qwen2.5-0.5B")?, &Selection::Model, &|event| {
+//!     if let Event::Done { path } = event {
+//!         eprintln!("{path}");
+//!     }
+//!     Flow::Continue // `Flow::Stop` leaves what arrived for the next time
+//! })?;
+//! println!("{} is commit {}", snapshot.dir.display(), snapshot.commit);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Hub::push`] is the way back, [`Hub::login`] keeps a token for this and the Python tools, and [`Hub::files`] lists a
+//! repository. Errors say what to do about them ([`HubError::hint`]):
+//!
 //! ```
 //! use reheat_hub::{Flow, Hub, HubError, HubSettings, RepoName, Selection};
 //!
@@ -21,6 +42,7 @@
 //! let repo = RepoName::model("Qwen/Qwen2.5-0.5B")?;
 //! let error = hub.snapshot(&repo, &Selection::Model, &|_event| Flow::Continue).unwrap_err();
 //! assert!(matches!(error, HubError::NotCached { .. }));
+//! assert_eq!(error.hint().as_deref(), Some("unset HF_HUB_OFFLINE to use the network"));
 //! # Ok(())
 //! # }
 //! ```
@@ -54,7 +76,7 @@ pub use self::{
     name::{RepoName, RepoType},
     select::Selection,
     settings::HubSettings,
-    snapshot::Snapshot,
+    snapshot::{Listing, Snapshot},
     token::{Token, TokenOrigin},
     upload::{PushOptions, Pushed},
 };

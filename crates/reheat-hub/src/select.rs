@@ -15,6 +15,8 @@ pub enum Selection {
     Model,
     /// What reading a dataset needs: files of rows, and the card that says what they are.
     Dataset,
+    /// These files and no other, by their path.
+    Files(Vec<String>),
     /// Files whose path fits one of `include` (or any path, where that is empty) and none of `exclude`. In a pattern
     /// `*` stands for any characters, `/` among them, as in `huggingface_hub`.
     Patterns {
@@ -60,6 +62,7 @@ pub(crate) fn select(
     let paths: BTreeSet<String> = match selection {
         Selection::Model => model_paths(repo, listing, read_index)?,
         Selection::Dataset => dataset_paths(repo, listing)?,
+        Selection::Files(paths) => named_paths(repo, paths, listing)?,
         Selection::Patterns { include, exclude } => pattern_paths(repo, include, exclude, listing)?,
     };
     Ok(listing.iter().filter(|file| paths.contains(&file.path)).cloned().collect())
@@ -127,6 +130,13 @@ fn dataset_paths(repo: &RepoName, listing: &[RemoteFile]) -> Result<BTreeSet<Str
             || path.ends_with("dataset_dict.json")
     };
     Ok(listing.iter().map(|file| &file.path).filter(|path| has_rows(path) || described(path)).cloned().collect())
+}
+
+fn named_paths(repo: &RepoName, paths: &[String], listing: &[RemoteFile]) -> Result<BTreeSet<String>, HubError> {
+    match paths.iter().find(|path| listing.iter().all(|file| file.path != **path)) {
+        Some(missing) => Err(HubError::FileNotFound { repo: repo.clone(), path: missing.clone() }),
+        None => Ok(paths.iter().cloned().collect()),
+    }
 }
 
 fn pattern_paths(
@@ -228,6 +238,18 @@ mod tests {
         assert_eq!(chosen(&repo, &Selection::Dataset, &paths).unwrap(), [paths[1], paths[2], paths[3]]);
         let error = chosen(&repo, &Selection::Dataset, &["README.md", "b.py"]).unwrap_err();
         assert!(error.hint().unwrap().contains("a/b@refs/convert/parquet"), "{error}");
+    }
+
+    #[test]
+    fn named_files_are_taken_literally() {
+        let repo = RepoName::dataset("a/b").unwrap();
+        let of = |paths: &[&str]| {
+            let selection = Selection::Files(paths.iter().map(|&path| path.to_owned()).collect());
+            chosen(&repo, &selection, &["a[1].json", "a1.json"])
+        };
+        assert_eq!(of(&["a[1].json"]).unwrap(), ["a[1].json"]);
+        assert_eq!(of(&[]).unwrap(), [""; 0]);
+        assert_eq!(of(&["a*"]).unwrap_err().to_string(), "dataset `a/b` has no file `a*`");
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub struct Snapshot {
     pub fetched: usize,
 }
 
+/// Files of a commit, wherever they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The commit.
+    pub commit: String,
+    /// The files, by path.
+    pub files: Vec<RemoteFile>,
+}
+
 /// Where files of a commit go.
 trait Store: Sync {
     /// The folder in which all of them are.
@@ -110,6 +120,29 @@ pub(crate) fn snapshot(
     local: Option<&Path>,
     progress: &Progress,
 ) -> Result<Snapshot, HubError> {
+    at_place(client, settings, repo, local, progress, |place| place.snapshot(selection, progress))
+}
+
+/// The files that [`snapshot`] would get into the cache.
+pub(crate) fn files(
+    client: &Client,
+    settings: &HubSettings,
+    repo: &RepoName,
+    selection: &Selection,
+    progress: &Progress,
+) -> Result<Listing, HubError> {
+    at_place(client, settings, repo, None, progress, |place| place.files(selection, progress))
+}
+
+/// Does something with a repository's commit, by what the Hub says or the cache remembers of it.
+fn at_place<T>(
+    client: &Client,
+    settings: &HubSettings,
+    repo: &RepoName,
+    local: Option<&Path>,
+    progress: &Progress,
+    work: impl FnOnce(&Place) -> Result<T, HubError>,
+) -> Result<T, HubError> {
     // A folder of the user's own has its notes in itself, as with the Python library.
     let cache = match local {
         Some(root) => RepoCache::in_folder(&root.join(".cache/huggingface")),
@@ -118,7 +151,7 @@ pub(crate) fn snapshot(
     let Resolved { commit, outage } = resolve(client, settings, &cache, repo, progress)?;
     let online = !settings.offline && outage.is_none();
     let place = Place { client, settings, repo, commit: &commit, cache: &cache, local, online };
-    place.snapshot(selection, progress).map_err(|error| match (error, outage) {
+    work(&place).map_err(|error| match (error, outage) {
         // What is missing is missing because the Hub could not be asked.
         (HubError::NotCached { .. } | HubError::Incomplete { .. }, Some(outage)) => outage,
         (error, _) => error,
@@ -138,31 +171,107 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn snapshot(&self, selection: &Selection, progress: &Progress) -> Result<Snapshot, HubError> {
-        let Self { client, settings, repo, commit, cache, local, online } = *self;
-        let Some(listing) = listing(client, cache, repo, commit, online, progress)? else {
-            return unlisted(settings, cache, repo, commit, selection);
+        let Some(listing) = self.listing(progress)? else {
+            let files = self.unlisted(selection)?;
+            return Ok(self.taken(self.cache.snapshot(self.commit), files, 0));
         };
-        let cached = CachedCommit { cache, commit };
-        let folder = local.map(|root| LocalFolder::new(root, commit));
+        self.with_store(progress, |store, job| {
+            let (files, indices) = self.select(selection, &listing, store, job)?;
+            let fetched = job.get(&files)?;
+            if self.online {
+                self.cache.remember_commit(self.repo, self.commit)?;
+            }
+            Ok(self.taken(store.dir(), files, fetched + indices))
+        })
+    }
+
+    fn files(&self, selection: &Selection, progress: &Progress) -> Result<Listing, HubError> {
+        let files = match self.listing(progress)? {
+            Some(listing) => self.with_store(progress, |store, job| {
+                self.select(selection, &listing, store, job).map(|(files, _)| files)
+            })?,
+            None => self.unlisted(selection)?,
+        };
+        Ok(Listing { commit: self.commit.to_owned(), files })
+    }
+
+    fn taken(&self, dir: PathBuf, files: Vec<RemoteFile>, fetched: usize) -> Snapshot {
+        let files = files.into_iter().map(|file| file.path).collect();
+        Snapshot { dir, commit: self.commit.to_owned(), files, fetched }
+    }
+
+    fn with_store<T>(
+        &self,
+        progress: &Progress,
+        work: impl FnOnce(&dyn Store, &Job) -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
+        let Self { client, repo, commit, online, .. } = *self;
+        let cached = CachedCommit { cache: self.cache, commit };
+        let folder = self.local.map(|root| LocalFolder::new(root, commit));
         let store: &dyn Store = match &folder {
             Some(folder) => folder,
             None => &cached,
         };
-        let job = Job { client, repo, commit, online, store, progress };
+        work(store, &Job { client, repo, commit, online, store, progress })
+    }
 
+    /// The files that are wanted; an index that says which those are is fetched, and counted where it was.
+    fn select(
+        &self,
+        selection: &Selection,
+        listing: &[RemoteFile],
+        store: &dyn Store,
+        job: &Job,
+    ) -> Result<(Vec<RemoteFile>, usize), HubError> {
         let mut indices = 0;
-        let files = select(repo, selection, &listing, &mut |index| {
+        let files = select(self.repo, selection, listing, &mut |index| {
             indices += usize::from(!store.has(index));
             job.get(std::slice::from_ref(index))?;
             let path = store.dir().join(index.local_path());
             fs::read(&path).map_err(|source| HubError::Read { path, source })
         })?;
-        let fetched = job.get(&files)?;
-        if online {
-            cache.remember_commit(repo, commit)?;
+        Ok((files, indices))
+    }
+
+    /// The files of the commit; `None` where nobody knows.
+    fn listing(&self, progress: &Progress) -> Result<Option<Vec<RemoteFile>>, HubError> {
+        let Self { client, repo, commit, cache, .. } = *self;
+        if let Some(files) = cache.known_files(repo, commit) {
+            return Ok(Some(files));
         }
-        let files = files.into_iter().map(|file| file.path).collect();
-        Ok(Snapshot { dir: store.dir(), commit: commit.to_owned(), files, fetched: fetched + indices })
+        if !self.online {
+            return Ok(None);
+        }
+        let files = api::files(client, repo, commit, progress)?;
+        cache.remember_files(commit, &files)?;
+        Ok(Some(files))
+    }
+
+    /// The files of a tool that left no list of them: what is there is taken for all there is.
+    fn unlisted(&self, selection: &Selection) -> Result<Vec<RemoteFile>, HubError> {
+        let Self { settings, repo, .. } = *self;
+        let dir = self.cache.snapshot(self.commit);
+        let missing = || HubError::NotCached { repo: repo.clone(), cache: settings.cache.clone() };
+        if !dir.is_dir() {
+            return Err(missing());
+        }
+        let mut found = Vec::new();
+        walk(&dir, "", &mut found).map_err(|source| HubError::Read { path: dir.clone(), source })?;
+        found.sort();
+        let nameless = "0".repeat(40); // nothing is compared with it
+        let listing: Vec<RemoteFile> = found
+            .into_iter()
+            .map(|(path, size)| RemoteFile::new(repo, path, size, nameless.clone(), None, None))
+            .collect::<Result<_, _>>()?;
+        select(repo, selection, &listing, &mut |index| {
+            let path = dir.join(index.local_path());
+            fs::read(&path).map_err(|source| HubError::Read { path, source })
+        })
+        .map_err(|error| match error {
+            HubError::FileNotFound { repo, path } => HubError::Incomplete { repo, missing: path },
+            HubError::NothingUseful { .. } => missing(),
+            other => other,
+        })
     }
 }
 
@@ -192,68 +301,16 @@ fn resolve(
     }
 }
 
-/// The files of a commit; `None` where nobody knows.
-fn listing(
-    client: &Client,
-    cache: &RepoCache,
-    repo: &RepoName,
-    commit: &str,
-    online: bool,
-    progress: &Progress,
-) -> Result<Option<Vec<RemoteFile>>, HubError> {
-    if let Some(files) = cache.known_files(repo, commit) {
-        return Ok(Some(files));
-    }
-    if !online {
-        return Ok(None);
-    }
-    let files = api::files(client, repo, commit, progress)?;
-    cache.remember_files(commit, &files)?;
-    Ok(Some(files))
-}
-
-/// The snapshot of a tool that left no list of files: what is there is taken for all there is.
-fn unlisted(
-    settings: &HubSettings,
-    cache: &RepoCache,
-    repo: &RepoName,
-    commit: &str,
-    selection: &Selection,
-) -> Result<Snapshot, HubError> {
-    let dir = cache.snapshot(commit);
-    let missing = || HubError::NotCached { repo: repo.clone(), cache: settings.cache.clone() };
-    if !dir.is_dir() {
-        return Err(missing());
-    }
-    let mut paths = Vec::new();
-    walk(&dir, "", &mut paths).map_err(|source| HubError::Read { path: dir.clone(), source })?;
-    paths.sort();
-    let nameless = "0".repeat(40); // nothing is compared with it
-    let listing: Vec<RemoteFile> = paths
-        .into_iter()
-        .map(|path| RemoteFile::new(repo, path, 0, nameless.clone(), None, None))
-        .collect::<Result<_, _>>()?;
-    let files = select(repo, selection, &listing, &mut |index| {
-        let path = dir.join(index.local_path());
-        fs::read(&path).map_err(|source| HubError::Read { path, source })
-    })
-    .map_err(|error| match error {
-        HubError::FileNotFound { repo, path } => HubError::Incomplete { repo, missing: path },
-        HubError::NothingUseful { .. } => missing(),
-        other => other,
-    })?;
-    let files = files.into_iter().map(|file| file.path).collect();
-    Ok(Snapshot { dir, commit: commit.to_owned(), files, fetched: 0 })
-}
-
-fn walk(dir: &Path, prefix: &str, paths: &mut Vec<String>) -> std::io::Result<()> {
+/// All files below a folder, with their bytes.
+fn walk(dir: &Path, prefix: &str, found: &mut Vec<(String, u64)>) -> std::io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
         if entry.file_type()?.is_dir() {
-            walk(&entry.path(), &format!("{path}/"), paths)?;
-        } else if entry.path().exists() {
-            paths.push(path);
+            walk(&entry.path(), &format!("{path}/"), found)?;
+        // A link that leads nowhere is the rest of a download.
+        } else if let Ok(metadata) = fs::metadata(entry.path()) {
+            found.push((path, metadata.len()));
         }
     }
     Ok(())

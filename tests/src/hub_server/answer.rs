@@ -139,7 +139,7 @@ impl Place {
             let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n");
             json!({
                 "type": "file", "path": path, "size": size, "oid": git_blob(pointer.as_bytes()),
-                "lfs": { "oid": oid, "size": size, "pointerSize": pointer.len() },
+                "lfs": { "oid": oid, "size": size, "pointerSize": pointer.len() }, "xetHash": oid,
             })
         };
         let page: Vec<Value> = files.iter().skip(start).take(state.page_size).map(entry).collect();
@@ -169,12 +169,15 @@ impl Place {
             return Answer::refused(404, "EntryNotFound", "Entry not found").header("X-Repo-Commit", commit);
         };
         if is_large(&self.path, content.len()) {
+            // Real files are in the Xet storage as well, which a client without its protocol need not care for.
             let oid = sha256(content);
             return Answer::new(302, Vec::new())
                 .header("Location", format!("{}/object/{oid}?X-Signature=a-secret-signature", state.storage))
                 .header("X-Repo-Commit", commit)
                 .header("X-Linked-Etag", format!("\"{oid}\""))
-                .header("X-Linked-Size", content.len().to_string());
+                .header("X-Linked-Size", content.len().to_string())
+                .header("Link", format!("<{}/api/xet-read-token>; rel=\"xet-auth\"", state.hub))
+                .header("X-Xet-Hash", oid);
         }
         let etag = format!("\"{}\"", git_blob(content));
         let path = self.path.replace('%', "%25").replace(' ', "%20").replace('?', "%3F").replace('#', "%23");

@@ -1,7 +1,6 @@
 //! Which rows: the settings that every command with a dataset has.
 
 use reheat_data::{Dataset, DatasetMixture, DatasetSpec};
-use reheat_hub::RepoType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +104,7 @@ impl DatasetSettings {
         let mut mixture = self.mixture()?;
         for spec in &mut mixture.datasets {
             if hub::is_name(&spec.path) {
-                spec.path = hub::fetch(RepoType::Dataset, &spec.path)?.display().to_string();
+                *spec = hub::fetch_dataset(spec)?;
             }
         }
         let dataset = Dataset::open(&mixture)?;

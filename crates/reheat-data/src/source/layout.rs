@@ -91,9 +91,18 @@ pub(crate) fn is_data_file(path: &Path) -> bool {
 /// The splits of the dataset in a folder. `config` names one of its configurations, `data_files` overrides what files
 /// it has.
 pub(crate) fn of_folder(dir: &Path, config: Option<&str>, data_files: Option<&DataFiles>) -> Result<Splits, DataError> {
-    let listed = list(dir)?;
+    of_listed(dir, &list(dir)?, config, data_files)
+}
+
+/// The same where the files are known by their paths in the folder; `README.md` alone has to be there.
+pub(crate) fn of_listed(
+    dir: &Path,
+    listed: &[String],
+    config: Option<&str>,
+    data_files: Option<&DataFiles>,
+) -> Result<Splits, DataError> {
     if let Some(data_files) = data_files {
-        return by_pattern(dir, &listed, data_files, |pattern, reason| DataError::Setting {
+        return by_pattern(dir, listed, data_files, |pattern, reason| DataError::Setting {
             setting: "data_files",
             value: pattern.to_owned(),
             reason,
@@ -102,7 +111,7 @@ pub(crate) fn of_folder(dir: &Path, config: Option<&str>, data_files: Option<&Da
     let configs = readme::configs(dir)?;
     if configs.is_empty() {
         return match config {
-            None | Some("default") => by_name(dir, &listed),
+            None | Some("default") => by_name(dir, listed),
             Some(name) => Err(DataError::UnknownConfig {
                 path: dir.display().to_string(),
                 name: name.to_owned(),
@@ -111,15 +120,28 @@ pub(crate) fn of_folder(dir: &Path, config: Option<&str>, data_files: Option<&Da
         };
     }
     let config = readme::choose(dir, &configs, config)?;
-    let base = match config.data_dir.as_deref().map(|data_dir| data_dir.trim_matches('/')) {
-        None | Some("" | ".") => return of_config(dir, &listed, config),
+    match config.data_dir.as_deref().map(|data_dir| data_dir.trim_matches('/')) {
+        None | Some("" | ".") => of_config(dir, listed, config),
         Some(data_dir) if leaves(data_dir) => {
             let reason = format!("`data_dir: {data_dir}` leaves the dataset's folder");
-            return Err(DataError::Readme { path: dir.join("README.md"), reason });
+            Err(DataError::Readme { path: dir.join("README.md"), reason })
         }
-        Some(data_dir) => dir.join(data_dir),
+        Some(data_dir) => of_config(&dir.join(data_dir), &below(data_dir, listed), config),
+    }
+}
+
+/// The files of a folder in the folder, by their paths in it; hidden ones are left out.
+pub(crate) fn below(folder: &str, listed: &[String]) -> Vec<String> {
+    let folder = folder.trim_start_matches("./").trim_matches('/');
+    let inside = |file: &String| match folder {
+        "" | "." => Some(file.clone()),
+        folder => file.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned),
     };
-    of_config(&base, &list(&base)?, config)
+    listed.iter().filter_map(inside).filter(|file| !file.split('/').any(is_hidden)).collect()
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || name.starts_with("__")
 }
 
 fn of_config(dir: &Path, listed: &[String], config: &readme::Config) -> Result<Splits, DataError> {
@@ -138,7 +160,7 @@ fn list(dir: &Path) -> Result<Vec<String>, DataError> {
         for entry in fs::read_dir(dir).map_err(DataError::read(dir))? {
             let entry = entry.map_err(DataError::read(dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') || name.starts_with("__") {
+            if is_hidden(&name) {
                 continue;
             }
             let path = format!("{prefix}{name}");

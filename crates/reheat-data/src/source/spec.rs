@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     layout::{self, Splits},
-    readme::DataFiles,
+    readme::{DataFiles, Patterns},
     split::{self, DEFAULT_SPLIT, SplitExpr},
 };
 use crate::DataError;
@@ -77,6 +77,52 @@ impl DatasetSpec {
         self
     }
 
+    /// Chooses the files that the splits are made of, where a folder's files are known by name and are not here yet.
+    ///
+    /// `dir` is where the folder will be; its `README.md` has to be there. `files` are paths in it, with `/` between the
+    /// parts.
+    ///
+    /// ```
+    /// use reheat_data::DatasetSpec;
+    ///
+    /// let files = ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"].map(str::to_owned);
+    /// let chosen = DatasetSpec::new("owner/name").choose("not/here".as_ref(), &files)?;
+    /// assert_eq!(chosen.files, ["data/train-00000-of-00001.parquet"]);
+    /// # Ok::<(), reheat_data::DataError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such configuration or split, or nothing in the folder is data.
+    pub fn choose(&self, dir: &Path, files: &[String]) -> Result<Chosen, DataError> {
+        let data_dir = self.data_dir.as_deref().unwrap_or_default();
+        let base = dir.join(data_dir);
+        let listed = layout::below(data_dir, files);
+        let splits = layout::of_listed(&base, &listed, self.name.as_deref(), self.data_files.as_ref())?;
+        let (mut chosen, mut data_files) = (Vec::new(), BTreeMap::new());
+        for part in self.split_expr()?.parts {
+            let Some((_, files)) = splits.files.iter().find(|(name, _)| *name == part.name) else {
+                let (path, available) = (self.path.clone(), splits.names());
+                return Err(DataError::UnknownSplit { path, split: part.name, available });
+            };
+            let relative = |file: &PathBuf| {
+                let parts = file.strip_prefix(dir).unwrap_or(file).components();
+                parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+            };
+            let files: Vec<String> = files.iter().map(relative).collect();
+            let literal = files.iter().map(|file| glob::Pattern::escape(file)).collect();
+            chosen.extend(files.into_iter().filter(|file| !chosen.contains(file)).collect::<Vec<_>>());
+            data_files.insert(part.name, Patterns::Many(literal));
+        }
+        let spec = Self {
+            path: dir.display().to_string(),
+            name: None,
+            data_dir: None,
+            data_files: Some(DataFiles::BySplit(data_files)),
+            ..self.clone()
+        };
+        Ok(Chosen { spec, files: chosen, notes: splits.notes })
+    }
+
     pub(super) fn split_expr(&self) -> Result<SplitExpr, DataError> {
         self.split.as_deref().unwrap_or(DEFAULT_SPLIT).parse()
     }
@@ -113,6 +159,18 @@ impl DatasetSpec {
         }
         named_files(&self.path).map(Splits::of_files)
     }
+}
+
+/// What of a folder a dataset needs.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Chosen {
+    /// The dataset with its files by name, so that whatever else lies in the folder does not count.
+    pub spec: DatasetSpec,
+    /// The files of its splits, by their paths in the folder.
+    pub files: Vec<String>,
+    /// What a person should know: files that are not read.
+    pub notes: Vec<String>,
 }
 
 /// The loaders of `datasets` that take local files.

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tempfile::NamedTempFile;
 use ureq::http::header;
 
 use crate::digest::Hasher;
@@ -40,7 +41,12 @@ pub struct PushOptions {
     pub exclude: Vec<String>,
     /// The first line of the commit. Default `Upload folder using reheat`.
     pub message: Option<String>,
+    /// The text of a `README.md` for a folder and a repository that both have none.
+    pub page: Option<String>,
 }
+
+/// The page of a repository.
+const PAGE: &str = "README.md";
 
 /// What became of an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,6 +66,8 @@ pub(crate) struct Upload {
     pub(crate) path: String,
     pub(crate) source: PathBuf,
     pub(crate) size: u64,
+    /// Whether a file that the repository has stays as it is.
+    pub(crate) keeps_theirs: bool,
 }
 
 pub(crate) fn push(
@@ -69,7 +77,10 @@ pub(crate) fn push(
     options: &PushOptions,
     progress: &Progress,
 ) -> Result<Pushed, HubError> {
-    let uploads = collect(dir, options)?;
+    let mut uploads = collect(dir, options)?;
+    // Lives until everything is sent.
+    let page = if uploads.iter().any(|upload| upload.path == PAGE) { None } else { options.page.as_deref() };
+    let _page = page.map(|text| add_page(text, &mut uploads)).transpose()?;
     check_secrets(client, &uploads)?;
     let repo =
         if repo.has_owner() { repo.clone() } else { repo.owned_by(&account::whoami(client, None, progress)?.name)? };
@@ -101,6 +112,16 @@ fn collect(dir: &Path, options: &PushOptions) -> Result<Vec<Upload>, HubError> {
     if uploads.is_empty() { Err(HubError::EmptyFolder { folder: dir.to_owned() }) } else { Ok(uploads) }
 }
 
+/// Adds a page from a temporary file.
+fn add_page(text: &str, uploads: &mut Vec<Upload>) -> Result<NamedTempFile, HubError> {
+    let failed = |source| HubError::Write { path: std::env::temp_dir(), source };
+    let file = NamedTempFile::new().map_err(failed)?;
+    fs::write(file.path(), text).map_err(failed)?;
+    let (source, size) = (file.path().to_owned(), text.len() as u64);
+    uploads.push(Upload { path: PAGE.to_owned(), source, size, keeps_theirs: true });
+    Ok(file)
+}
+
 fn walk(dir: &Path, prefix: &str, uploads: &mut Vec<Upload>) -> Result<(), HubError> {
     let unread = |path: &Path| {
         let path = path.to_owned();
@@ -123,7 +144,7 @@ fn walk(dir: &Path, prefix: &str, uploads: &mut Vec<Upload>) -> Result<(), HubEr
         // Links to files count as files, which is what a folder of the cache is made of; links to folders do not.
         let metadata = fs::metadata(&source).map_err(unread(&source))?;
         if metadata.is_file() && (!name.starts_with('.') || name == ".gitattributes") {
-            uploads.push(Upload { path, source, size: metadata.len() });
+            uploads.push(Upload { path, source, size: metadata.len(), keeps_theirs: false });
         }
     }
     Ok(())
@@ -217,7 +238,8 @@ fn sort_out(
             })?;
             // Storage takes no empty object.
             let mode = if upload.size == 0 { UploadMode::Regular } else { told.upload_mode };
-            if told.should_ignore || is_there(&upload, mode, told.oid.as_deref())? {
+            let stays = upload.keeps_theirs && told.oid.is_some();
+            if told.should_ignore || stays || is_there(&upload, mode, told.oid.as_deref())? {
                 continue;
             }
             match mode {

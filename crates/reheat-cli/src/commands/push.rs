@@ -11,7 +11,8 @@ use crate::output::{self, Format};
 
 /// Upload a folder to the Hugging Face Hub, in one commit.
 ///
-/// A model without a page gets one: README.md, with what its configuration tells, and the licence of a base model here.
+/// A model whose folder and repository have no README.md gets one there, with what its configuration tells and the licence
+/// of a base model here; the folder itself stays as it is.
 /// The repository is made where there is none. What is there already is not sent again. Checkpoints of a training run
 /// (`checkpoint-*`) and hidden files stay here. Prints the address of the page.
 #[derive(Debug, clap::Args)]
@@ -59,21 +60,23 @@ pub(super) fn run(args: PushArgs) -> anyhow::Result<()> {
     if !args.dir.is_dir() {
         return Err(Fault::input(format!("there is no folder `{}`", args.dir.display())).into());
     }
-    let page = args.dir.join("README.md");
-    if !page.exists() {
-        let card = ModelCard::of_folder(&args.dir).filter(|_| args.repo_type == RepoType::Model);
-        // Who names the files wants no other.
-        match card.filter(|_| args.include.is_empty()) {
-            Some(card) => {
-                let cannot = |error| Fault::failed(format!("cannot write `{}`", page.display())).because(error);
-                std::fs::write(&page, card.render(repo.id())).map_err(cannot)?;
-                eprintln!("note: there was no README.md, the page of the model; wrote `{}`", page.display());
-            }
-            None => eprintln!("note: there is no README.md, which would be the page of the {}", args.repo_type),
+    // Who names the files wants no other.
+    let has_page = args.dir.join("README.md").exists() || !args.include.is_empty();
+    let page = if has_page || args.repo_type != RepoType::Model { None } else { ModelCard::of_folder(&args.dir) };
+    match &page {
+        Some(_) => eprintln!("note: there is no README.md, the page of the model; one is made of its configuration"),
+        None if !has_page => {
+            eprintln!("note: there is no README.md, which would be the page of the {}", args.repo_type)
         }
+        None => {}
     }
-    let options =
-        PushOptions { private: args.private, include: args.include, exclude: args.exclude, message: args.message };
+    let options = PushOptions {
+        private: args.private,
+        include: args.include,
+        exclude: args.exclude,
+        message: args.message,
+        page: page.map(|card| card.render(repo.id())),
+    };
     let hub = Hub::from_env()?;
     let transfer = Transfer::new("uploading", &repo.to_string())?;
     let pushed = hub.push(&args.dir, &repo, &options, &|event| transfer.event(event))?;

@@ -1,14 +1,16 @@
 //! `reheat chat`: talk with a model.
 
+mod editor; // typing on a terminal
 mod input; // what is typed
 mod session; // the model, and what was said
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, StdinLock, Write as _};
 use std::path::Path;
 
 use console::style;
 use reheat_generate::Flow;
 
+use self::editor::Editor;
 use self::input::Input;
 pub(crate) use self::session::Chat;
 use super::{
@@ -26,7 +28,9 @@ Examples:
   printf 'What does a zebra eat?\\nAnd a lion?\\n' | reheat chat --model runs/quickstart
 
 In the chat, /help lists the commands. A line that ends in a backslash goes on in the next one; lines between two of \"\"\" are
-one message. Answers go to stdout, everything else to stderr. In a pipe, the first failure ends the chat.")]
+one message. The arrow keys bring back what was typed, in earlier chats too (XDG_STATE_HOME, ~/.local/state/reheat), unless
+it begins with a space or looks like an access token. Answers go to stdout, everything else to stderr. In a pipe, the first
+failure ends the chat.")]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     model: ModelArg,
@@ -34,6 +38,10 @@ pub(crate) struct ChatArgs {
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+
+    /// Neither read nor keep what is typed for the arrow keys of other chats.
+    #[arg(long)]
+    no_history: bool,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -46,13 +54,29 @@ pub(crate) struct ChatArgs {
     device: DeviceChoice,
 }
 
-const HELP: &str = "\
-/system TEXT   tell the model something before the conversation, which starts anew
-/reset         forget the conversation
-/regenerate    draw the last answer again
-/save FILE     add the conversation to a file, as a line of a dataset
-/exit          end the chat, as Ctrl-D does
-Ctrl-C stops an answer. A line that ends in \\ goes on in the next one; lines between two of \"\"\" are one message.";
+/// What begins with a slash.
+struct CommandHelp {
+    name: &'static str,
+    argument: &'static str,
+    does: &'static str,
+}
+
+const COMMANDS: [CommandHelp; 6] = [
+    command("/system", "TEXT", "tell the model something before the conversation, which starts anew"),
+    command("/reset", "", "forget the conversation"),
+    command("/regenerate", "", "draw the last answer again"),
+    command("/save", "FILE", "add the conversation to a file, as a line of a dataset"),
+    command("/help", "", "show this"),
+    command("/exit", "", "end the chat, as Ctrl-D does"),
+];
+
+const fn command(name: &'static str, argument: &'static str, does: &'static str) -> CommandHelp {
+    CommandHelp { name, argument, does }
+}
+
+const KEYS: &str =
+    "Ctrl-C stops an answer, or drops what is typed. The arrow keys bring back what was typed, Tab completes commands.
+A line that ends in \\ goes on in the next one; lines between two of \"\"\" are one message.";
 
 /// Whether the chat goes on.
 enum Next {
@@ -64,7 +88,7 @@ pub(super) fn run(args: ChatArgs) -> anyhow::Result<()> {
     let source = args.model.open()?;
     let tokenizer = source.tokenizer()?;
     let Some(template) = source.template(&tokenizer)? else {
-        return Err(Fault::input(format!("`{}` has no chat template", source.dir().display()))
+        return Err(Fault::input(format!("`{}` has no chat template", source.given()))
             .hint("a base model continues text: `reheat generate`; `reheat sft` teaches it to answer")
             .into());
     };
@@ -77,27 +101,44 @@ pub(super) fn run(args: ChatArgs) -> anyhow::Result<()> {
     let mut system = args.system.clone();
     chat.reset(system.as_deref());
 
-    let is_terminal = io::stdin().is_terminal();
-    let mut prompt = |goes_on: bool| {
-        if is_terminal {
-            eprint!("{} ", style(if goes_on { "…" } else { "›" }).cyan().bold().for_stderr());
-        }
+    let mut source = if io::stdin().is_terminal() {
+        Source::Terminal(Box::new(Editor::open(!args.no_history)?))
+    } else {
+        Source::Pipe(io::stdin().lock())
     };
-    let mut lines = io::stdin().lock();
-    loop {
-        let typed = input::read(&mut lines, &mut prompt);
-        let Some(typed) = typed.map_err(|error| Fault::input("cannot read stdin as text").because(error))? else {
-            return Ok(());
-        };
+    while let Some(typed) = source.read()? {
         interrupt.reset();
         match answer(&mut chat, &mut system, typed, &interrupt) {
             Ok(Next::Line) => {}
             Ok(Next::End) => return Ok(()),
             // A person can mend it and go on; a script can't.
-            Err(error) if is_terminal && !fault::is_closed_pipe(&error) => fault::print(&error),
+            Err(error) if source.is_terminal() && !fault::is_closed_pipe(&error) => fault::print(&error),
             Err(error) => return Err(error),
         }
         interrupt.reset();
+    }
+    Ok(())
+}
+
+/// Where messages come from.
+enum Source {
+    Terminal(Box<Editor>),
+    Pipe(StdinLock<'static>),
+}
+
+impl Source {
+    /// The next message or command; `None` at the end.
+    fn read(&mut self) -> anyhow::Result<Option<Input>> {
+        match self {
+            Self::Terminal(editor) => editor.read(),
+            Self::Pipe(lines) => {
+                input::read(lines).map_err(|error| Fault::input("cannot read stdin as text").because(error).into())
+            }
+        }
+    }
+
+    fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal(_))
     }
 }
 
@@ -105,13 +146,19 @@ fn answer(chat: &mut Chat, system: &mut Option<String>, typed: Input, interrupt:
     let (name, rest) = match typed {
         Input::Message(text) => {
             speak(interrupt, |on_piece| Some(chat.say(&text, on_piece)))?;
+            tell_end(chat);
             return Ok(Next::Line);
         }
         Input::Command { name, rest } => (name, rest),
     };
     match (name.as_str(), rest.as_str()) {
         ("/exit" | "/quit", _) => return Ok(Next::End),
-        ("/help", _) => eprintln!("{HELP}"),
+        ("/help", _) => {
+            for CommandHelp { name, argument, does } in &COMMANDS {
+                eprintln!("{:<14} {does}", format!("{name} {argument}"));
+            }
+            eprintln!("{KEYS}");
+        }
         ("/reset", _) => chat.reset(system.as_deref()),
         ("/system", text) => {
             *system = (!text.is_empty()).then(|| text.to_owned());
@@ -130,10 +177,18 @@ fn answer(chat: &mut Chat, system: &mut Option<String>, typed: Input, interrupt:
             if !speak(interrupt, |on_piece| chat.regenerate(on_piece))? {
                 return Err(Fault::input("there is no answer to draw again").into());
             }
+            tell_end(chat);
         }
         (unknown, _) => return Err(Fault::input(format!("`{unknown}` is no command")).hint("/help lists them").into()),
     }
     Ok(Next::Line)
+}
+
+/// Says so where an answer is cut.
+fn tell_end(chat: &Chat) {
+    if chat.is_cut() {
+        eprintln!("{}", style("cut: --max-new-tokens or the model's context is reached").dim().for_stderr());
+    }
 }
 
 /// Writes an answer on stdout as it comes; says whether there was one.

@@ -14,57 +14,47 @@ pub(super) enum Input {
 /// What marks the first and the last line of a long message.
 const BLOCK: &str = "\"\"\"";
 
-/// Reads the next message or command; `None` at the end. `prompt` is called before each line, with whether the line
-/// goes on with a message.
-///
-/// A line that ends in a backslash goes on in the next one, and lines between two of `"""` are one message.
-pub(super) fn read(lines: &mut impl BufRead, prompt: &mut dyn FnMut(bool)) -> io::Result<Option<Input>> {
-    loop {
-        prompt(false);
-        let Some(first) = read_line(lines)? else { return Ok(None) };
-        let message = match first.trim_start().strip_prefix(BLOCK) {
-            Some(rest) => read_block(rest, lines, prompt)?,
-            None if first.trim_start().starts_with('/') => {
-                let line = first.trim();
-                let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-                return Ok(Some(Input::Command { name: name.into(), rest: rest.trim().into() }));
-            }
-            None => read_continued(first, lines, prompt)?,
+impl Input {
+    /// What a text is; `None` where it says nothing.
+    ///
+    /// A line that begins with a slash is a command. Lines between two of `"""` are a message as they stand; elsewhere a
+    /// backslash before a line break belongs to the break.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.starts_with('/') && !text.contains('\n') {
+            let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+            return Some(Self::Command { name: name.into(), rest: rest.trim().into() });
+        }
+        let message = match text.strip_prefix(BLOCK) {
+            Some(block) => block.strip_suffix(BLOCK).unwrap_or(block).to_owned(),
+            None => text.strip_suffix('\\').unwrap_or(text).replace("\\\n", "\n"),
         };
-        if !message.trim().is_empty() {
-            return Ok(Some(Input::Message(message.trim().to_owned())));
-        }
+        let message = message.trim();
+        (!message.is_empty()).then(|| Self::Message(message.to_owned()))
     }
 }
 
-fn read_block(first: &str, lines: &mut impl BufRead, prompt: &mut dyn FnMut(bool)) -> io::Result<String> {
-    let mut message = first.to_owned();
+/// Whether a message ends here, and does not go on in the next line.
+pub(super) fn is_complete(text: &str) -> bool {
+    match text.trim().strip_prefix(BLOCK) {
+        Some(block) => block.ends_with(BLOCK),
+        None => !text.ends_with('\\'),
+    }
+}
+
+/// Reads the next message or command from lines of a pipe; `None` at the end.
+pub(super) fn read(lines: &mut impl BufRead) -> io::Result<Option<Input>> {
     loop {
-        if let Some(text) = message.trim_end().strip_suffix(BLOCK) {
-            return Ok(text.to_owned());
+        let Some(mut text) = read_line(lines)? else { return Ok(None) };
+        while !is_complete(&text) {
+            let Some(line) = read_line(lines)? else { break };
+            text.push('\n');
+            text.push_str(&line);
         }
-        prompt(true);
-        match read_line(lines)? {
-            Some(line) => {
-                message.push('\n');
-                message.push_str(&line);
-            }
-            None => return Ok(message),
+        if let Some(input) = Input::of(&text) {
+            return Ok(Some(input));
         }
     }
-}
-
-fn read_continued(first: String, lines: &mut impl BufRead, prompt: &mut dyn FnMut(bool)) -> io::Result<String> {
-    let mut message = first;
-    while let Some(start) = message.strip_suffix('\\') {
-        prompt(true);
-        let start = start.to_owned();
-        match read_line(lines)? {
-            Some(line) => message = format!("{start}\n{line}"),
-            None => return Ok(start),
-        }
-    }
-    Ok(message)
 }
 
 /// A line without its end.
@@ -84,7 +74,7 @@ mod tests {
 
     fn all(text: &str) -> Vec<Input> {
         let mut lines = text.as_bytes();
-        std::iter::from_fn(|| read(&mut lines, &mut |_| ()).unwrap()).collect()
+        std::iter::from_fn(|| read(&mut lines).unwrap()).collect()
     }
 
     fn message(text: &str) -> Input {
@@ -98,6 +88,19 @@ mod tests {
         assert_eq!(all("\"\"\"a\n\n/b\nc\"\"\"\nd"), [message("a\n\n/b\nc"), message("d")]);
         assert_eq!(all("\"\"\"one\"\"\""), [message("one")]);
         assert_eq!(all("\"\"\"never\nclosed"), [message("never\nclosed")]);
+    }
+
+    #[test]
+    fn a_block_stays_as_it_was_typed() {
+        assert_eq!(all("\"\"\"\nls \\\n  -l\n\"\"\"\n"), [message("ls \\\n  -l")]);
+        assert_eq!(all("\"\"\"\nnever\n\nclosed"), [message("never\n\nclosed")]);
+        assert_eq!(all("\"\"\"\"\"\"\na\\"), [message("a")]);
+    }
+
+    #[test]
+    fn a_pasted_text_is_one_message() {
+        assert_eq!(Input::of("/etc/hosts\nwhat is it?"), Some(message("/etc/hosts\nwhat is it?")));
+        assert_eq!(Input::of(" \n "), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use reheat_chat::{ChatTemplate, Conversation, Message, RenderOptions};
-use reheat_generate::{Flow, GenerateConfig};
+use reheat_generate::{FinishReason, Flow, GenerateConfig};
 use reheat_model::Qwen2;
 use reheat_tokenizer::Tokenizer;
 
@@ -18,11 +18,13 @@ pub(crate) struct Chat {
     config: GenerateConfig,
     stop: Vec<String>,
     messages: Vec<Message>,
+    /// Why the last answer ended.
+    finish_reason: Option<FinishReason>,
 }
 
 impl Chat {
     pub(crate) fn new(model: Qwen2, tokenizer: Tokenizer, template: ChatTemplate, config: GenerateConfig) -> Self {
-        Self { model, tokenizer, template, config, stop: Vec::new(), messages: Vec::new() }
+        Self { model, tokenizer, template, config, stop: Vec::new(), messages: Vec::new(), finish_reason: None }
     }
 
     /// Ends answers before the first of `stop`.
@@ -58,6 +60,11 @@ impl Chat {
         Some(answer)
     }
 
+    /// Whether the last answer ended because it was as long as it may be.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.finish_reason == Some(FinishReason::Length)
+    }
+
     /// Whether the same question always gets the same answer.
     pub(crate) fn is_greedy(&self) -> bool {
         self.config.temperature == 0.0
@@ -75,7 +82,9 @@ impl Chat {
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let prompt = self.template.render(&Conversation::new(self.messages.clone()), &options)?;
         let ids = self.tokenizer.encode_literal(&prompt.text, &prompt.literal_spans)?.ids;
-        let (answer, ..) = stream_text(&self.model, &self.tokenizer, &ids, &self.config, &self.stop, on_piece)?;
+        let (answer, generation, _) =
+            stream_text(&self.model, &self.tokenizer, &ids, &self.config, &self.stop, on_piece)?;
+        self.finish_reason = Some(generation.finish_reason);
         self.messages.push(Message::new("assistant", answer.as_str()));
         Ok(answer)
     }

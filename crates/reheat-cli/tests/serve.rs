@@ -251,6 +251,83 @@ fn a_chat_is_a_completion_of_what_the_template_makes_of_it() {
     assert_eq!((status, field), (400, json!("messages[0].content")), "{message}");
 }
 
+/// The bundled model, taught to call a tool, and to tell what the tool said.
+fn tool_model() -> tempfile::TempDir {
+    const TEMPLATE: &str = "{% if tools %}Tools: {% for t in tools %}{{ t.function.name }}{% endfor %}. Call: <tool_call>\n{% endif %}\
+        {% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}{% for c in m.tool_calls or [] %}<tool_call>\n\
+        {\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}\
+        <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let call = json!({ "type": "function", "function": { "name": "sky", "arguments": { "in": "Oslo" } } });
+    let row = json!({
+        "messages": [
+            { "role": "user", "content": "What is the sky like in Oslo?" },
+            { "role": "assistant", "content": "Let me look.", "tool_calls": [call] },
+            { "role": "tool", "content": "rain" },
+            { "role": "assistant", "content": "It rains there." },
+        ],
+        "tools": [tool()],
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tools.jinja"), TEMPLATE).unwrap();
+    std::fs::write(folder.path().join("rows.jsonl"), format!("{row}\n").repeat(8)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_reheat"))
+        .args(["sft", "--dataset", "rows.jsonl", "--chat-template-path", "tools.jinja", "--assistant-only-loss"])
+        .args(["--learning-rate", "3e-3", "--warmup-steps", "5", "--max-steps", "80"])
+        .args(["--per-device-train-batch-size", "2", "--output-dir", "model", "--model"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/base"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+fn tool() -> Value {
+    json!({ "type": "function", "function": { "name": "sky", "description": "The sky.", "parameters": { "type": "object" } } })
+}
+
+#[test]
+fn a_tool_is_called_and_what_it_says_is_told() {
+    let folder = tool_model();
+    let server = Server::start(&["--model", folder.path().join("model").to_str().unwrap()]);
+    let chat = |messages: &Value, extra: &[(&str, Value)]| {
+        let mut request = json!({ "model": "model", "temperature": 0, "tools": [tool()], "messages": messages });
+        for (name, value) in extra {
+            request[*name] = value.clone();
+        }
+        server.post("/v1/chat/completions", &request)
+    };
+    let mut messages = json!([{ "role": "user", "content": "What is the sky like in Oslo?" }]);
+    let reply = chat(&messages, &[]).json();
+    let choice = &reply["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{reply}");
+    assert_eq!(choice["message"]["content"], "Let me look.");
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("sky")));
+    assert_eq!(call["function"]["arguments"], "{\"in\":\"Oslo\"}");
+
+    let events = chat(&messages, &[("stream", true.into())]).events();
+    let deltas: Vec<&Value> = events.iter().map(|event| &event["choices"][0]["delta"]).collect();
+    let text: String = deltas.iter().filter_map(|delta| delta["content"].as_str()).collect();
+    let calls: Vec<&Value> = deltas.iter().filter_map(|delta| delta["tool_calls"].as_array()).flatten().collect();
+    assert_eq!((text.as_str(), calls.len(), &calls[0]["index"]), ("Let me look.", 1, &json!(0)));
+    assert_eq!(calls[0]["function"], call["function"]);
+    assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+
+    // As a client says it back: the message as it came, with arguments as text, and the tool's answer by the call's id.
+    messages.as_array_mut().unwrap().push(choice["message"].clone());
+    let said = json!({ "role": "tool", "tool_call_id": call["id"], "content": "rain" });
+    messages.as_array_mut().unwrap().push(said);
+    let reply = chat(&messages, &[]).json();
+    let choice = &reply["choices"][0];
+    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("It rains there."), &json!("stop")));
+    assert_eq!(choice["message"]["tool_calls"], Value::Null);
+
+    messages[1]["tool_calls"][0]["function"]["arguments"] = "{".into();
+    let (status, _, field) = chat(&messages, &[]).error();
+    assert_eq!((status, field), (400, json!("messages[1].tool_calls")));
+}
+
 #[test]
 fn errors_have_openais_shape() {
     let server = Server::start(&["--cache-tokens", "200"]);
@@ -272,6 +349,13 @@ fn errors_have_openais_shape() {
     check(server.complete(json!({ "nonsense": 1 })), 400, "`nonsense` is not supported", json!("nonsense"));
     check(server.complete(json!({ "max_tokens": 1000 })), 400, "tokens of cache, and it holds 200", Value::Null);
     check(server.complete(json!({ "prompt": "" })), 400, "the prompt is empty", Value::Null);
+    check(server.complete(json!({ "prompt": 12 })), 400, "`prompt` has to be a text, a list of token ids", Value::Null);
+    check(
+        server.complete(json!({ "logit_bias": { "9999": 1 } })),
+        400,
+        "logit bias for token id 9999",
+        json!("logit_bias"),
+    );
     check(server.complete(json!({ "prompt": [999_999] })), 400, "outside the model's vocabulary", Value::Null);
     check(server.complete(json!({ "prompt": "x ".repeat(600_000) })), 413, "longer than", Value::Null);
     check(server.ask_with("POST", "/v1/completions", &[], "{"), 400, "the body can't be read", Value::Null);

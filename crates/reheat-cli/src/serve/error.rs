@@ -113,6 +113,7 @@ impl From<GenerateError> for ApiError {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(error.to_string()) }
             }
             GenerateError::Sampling { name, .. } => Self::field(name, error.to_string()),
+            GenerateError::BiasOutsideVocabulary { .. } => Self::field("logit_bias", error.to_string()),
             _ => Self::invalid(error.to_string()),
         }
     }

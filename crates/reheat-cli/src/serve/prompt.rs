@@ -50,6 +50,8 @@ fn joined(index: usize, message: &Map<String, Value>) -> Result<Message, ApiErro
         for call in calls {
             let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
             if let Value::String(text) = arguments {
+                // A call without arguments may have an empty text of them.
+                let text = if text.trim().is_empty() { "{}" } else { text };
                 let read: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
                     let field = format!("messages[{index}].tool_calls");
                     ApiError::field(&field, format!("the arguments of a call are no JSON object: {error}"))

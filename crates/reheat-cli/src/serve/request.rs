@@ -60,7 +60,7 @@ pub(super) struct StreamOptions {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`stop` has to be a text or a list of texts")]
 pub(super) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
@@ -101,7 +101,7 @@ pub(super) struct TextRequest {
 
 /// One prompt or several, as text or as token ids.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`prompt` has to be a text, a list of token ids, or a list of these")]
 pub(super) enum Prompt {
     Text(String),
     Texts(Vec<String>),
@@ -200,6 +200,10 @@ impl Sampling {
         let max_new_tokens = self.max_completion_tokens.or(self.max_tokens).unwrap_or(defaults.max_new_tokens);
         if max_new_tokens == 0 {
             return Err(ApiError::field("max_tokens", "`max_tokens` is 0, expected 1 or more"));
+        }
+        if let Some(min) = self.min_tokens.filter(|min| *min > max_new_tokens) {
+            let message = format!("`min_tokens` is {min}, more than the {max_new_tokens} that there may be");
+            return Err(ApiError::field("min_tokens", message));
         }
         let base = GenerateConfig::default();
         let config = GenerateConfig {
@@ -315,6 +319,7 @@ mod tests {
             ("n", json!(0)),
             ("n", json!(1000)),
             ("max_tokens", json!(0)),
+            ("min_tokens", json!(513)),
             ("stop", json!(vec!["x"; 17])),
             ("logit_bias", json!({ "x": 1 })),
         ] {

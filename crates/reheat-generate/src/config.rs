@@ -87,6 +87,9 @@ impl GenerateConfig {
         check((-2.0..=2.0).contains(&self.presence_penalty), "presence_penalty", self.presence_penalty, range)?;
         check((-2.0..=2.0).contains(&self.frequency_penalty), "frequency_penalty", self.frequency_penalty, range)?;
         check(self.num_return_sequences > 0, "num_return_sequences", 0.0, "1 or more")?;
+        #[expect(clippy::cast_precision_loss, reason = "for the message alone")]
+        let min = self.min_new_tokens as f32;
+        check(self.min_new_tokens <= self.max_new_tokens, "min_new_tokens", min, "at most max_new_tokens")?;
         for (&id, &bias) in &self.logit_bias {
             if id as usize >= vocab_size {
                 return Err(GenerateError::BiasOutsideVocabulary { id, vocab_size });
@@ -174,6 +177,7 @@ mod tests {
             GenerateConfig { presence_penalty: 2.5, ..base() },
             GenerateConfig { frequency_penalty: f32::INFINITY, ..base() },
             GenerateConfig { num_return_sequences: 0, ..base() },
+            GenerateConfig { min_new_tokens: 9, max_new_tokens: 8, ..base() },
             GenerateConfig { logit_bias: [(3, f32::NAN)].into(), ..base() },
         ] {
             assert!(config.validate(10).is_err(), "{config:?}");

@@ -5,14 +5,19 @@
 //! Parameters keep the names and the layout of Hugging Face checkpoints.
 //!
 //! ```
-//! use burn::tensor::Device;
-//! use reheat_model::{Qwen2, Qwen2Config};
+//! use reheat_model::{Device, Qwen2, Qwen2Config};
 //!
 //! let config = Qwen2Config::tiny(64); // two layers, a vocabulary of 64
 //! let model = Qwen2::random(&config, 7, &Device::flex());
 //! let logits = model.logits(&[1, 2, 3]);
 //! assert_eq!(logits.dims(), [3, 64]);
 //! ```
+//!
+//! A checkpoint comes from its folder, `Qwen2::load("Qwen2.5-0.5B".as_ref(), &Device::flex())`; `reheat-hub` fetches one
+//! by its name, `reheat-tokenizer` makes ids of text, and `reheat-generate` continues them.
+
+/// Where a model computes, by the name that Burn has for it: `Device::flex()` is the CPU.
+pub use burn::tensor::Device;
 
 mod config; // config.json
 mod released; // shapes of released models

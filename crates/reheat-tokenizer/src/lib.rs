@@ -5,6 +5,9 @@
 //! ([`Tokenizer::encode_literal`]), decode a stream without ever splitting a character ([`DecodeStream`]), and keep
 //! the end-of-sequence token the same in all files it saves ([`Tokenizer::set_eos_token`], [`Tokenizer::save`]).
 //!
+//! The folder of a model is all it takes; here the files are written first, a vocabulary of seven pieces and a control
+//! token.
+//!
 //! ```
 //! use reheat_tokenizer::{DecodeMode, Tokenizer};
 //!

@@ -121,6 +121,82 @@ fn two_names_are_a_whole_training_run() {
     assert!(plan.lines().any(|line| line.split_whitespace().eq(["examples", "1"])), "{plan}");
 }
 
+/// A run that was fetched by two names goes on without the Hub, and ends as one that had it.
+#[test]
+fn a_run_from_the_hub_goes_on_offline() {
+    let world = World::new();
+    let row = "{\"prompt\": \"The zebra eats\", \"completion\": \" grass.\"}\n";
+    world.server.repository("datasets/org/rows", Repository::new([("train.jsonl", row.repeat(8))]));
+    let run = |dir: &str, steps: &str, more: &[&str]| {
+        let given = ["sft", "--model", "org/tiny", "--dataset", "org/rows", "--output-dir", dir, "--max-steps", steps];
+        [&given[..], &["--save-steps", "1"], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let start = |arguments: Vec<String>, offline: &str| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = world.command(&arguments).env("HF_HUB_OFFLINE", offline).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    start(run("whole", "2", &["--lr-scheduler-type", "constant"]), "0");
+    start(run("parts", "1", &["--lr-scheduler-type", "constant"]), "0");
+    world.server.forget();
+    start(run("parts", "2", &["--lr-scheduler-type", "constant", "--resume-from-checkpoint"]), "1");
+    assert!(world.server.seen().is_empty());
+    let weights = |dir: &str| fs::read(world.path(dir).join("model.safetensors")).unwrap();
+    assert_eq!(weights("parts"), weights("whole"));
+    let card = fs::read_to_string(world.path("whole/README.md")).unwrap();
+    assert!(card.contains("base_model: \"org/tiny\"") && card.contains("- \"org/rows\""), "{card}");
+}
+
+/// Of a dataset, the files of the split that is asked for, by its card or by its names.
+#[test]
+fn of_a_dataset_what_is_asked_for_is_fetched() {
+    let world = World::new();
+    let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+    let card = "---\nconfigs:\n- config_name: small\n  default: true\n  data_files: small/*.jsonl\n- config_name: large\n  \
+                data_files:\n  - split: train\n    path: large/[1].jsonl\n  - split: test\n    path: large/2.jsonl\n---\n";
+    let files = [("README.md", card), ("small/a.jsonl", row), ("large/1.jsonl", row), ("large/2.jsonl", row)];
+    world.server.repository("datasets/org/configs", Repository::new(files));
+    let files = [("train-0.jsonl", row), ("train-1.jsonl", row), ("test-0.jsonl", row), ("extra.csv", "a\n1\n")];
+    world.server.repository("datasets/org/names", Repository::new(files));
+    let inspect = |arguments: &[&str], expected: &[&str], told: &str| {
+        world.server.forget();
+        let output = world.run(&[&["data", "preview", "--model", "org/tiny"][..], arguments].concat());
+        let text = stderr(&output);
+        assert!(output.status.success() && text.contains(told), "{arguments:?}: {text}");
+        let contents = world.server.seen().into_iter().filter(|seen| seen.target.contains("resolve-cache/datasets"));
+        let mut fetched: Vec<String> = contents.map(|seen| seen.target).collect();
+        fetched.sort();
+        let fetched: Vec<&str> =
+            fetched.iter().filter_map(|path| path.split('?').next()?.splitn(7, '/').last()).collect();
+        assert_eq!(fetched, expected, "{arguments:?}");
+    };
+    let of = |name: &'static str| ["--dataset", name];
+    inspect(&of("org/configs"), &["README.md", "small/a.jsonl"], "org/configs: 1 of 3 files, 35 B; the other 2");
+    inspect(&of("org/configs"), &[], "");
+    let large = ["--dataset", "org/configs", "--dataset-config", "large"];
+    inspect(&large, &["large/1.jsonl"], "1 of 3 files");
+    inspect(&[&large[..], &["--split", "test[:1]"]].concat(), &["large/2.jsonl"], "1 of 3 files");
+    inspect(&of("org/names:test"), &["test-0.jsonl"], "not read: `extra.csv`");
+    inspect(&of("org/names"), &["train-0.jsonl", "train-1.jsonl"], "org/names: 2 of 4 files, 70 B; the other 2");
+
+    world.server.forget();
+    let unknown = world.run(&["data", "preview", "--model", "org/tiny", "--dataset", "org/names:dev"]);
+    assert!(stderr(&unknown).contains("`org/names` has no split `dev`, only `train`, `test`"), "{}", stderr(&unknown));
+    assert_eq!(world.server.count("resolve-cache/datasets"), 0);
+    let offline = |name: &str| {
+        let arguments = ["data", "preview", "--model", "org/tiny", "--dataset", name];
+        world.command(&arguments).env("HF_HUB_OFFLINE", "1").output().unwrap()
+    };
+    assert!(offline("org/names").status.success(), "{}", stderr(&offline("org/names")));
+    world.server.repository("datasets/org/part", Repository::new([("train.jsonl", row), ("test.jsonl", row)]));
+    world.stdout(&["data", "preview", "--model", "org/tiny", "--dataset", "org/part"]);
+    assert!(
+        stderr(&offline("org/part:test")).contains("`test.jsonl` is missing"),
+        "{}",
+        stderr(&offline("org/part:test"))
+    );
+}
+
 #[test]
 fn download_prints_the_folder() {
     let world = World::new();
@@ -160,17 +236,88 @@ fn a_folder_is_pushed_and_comes_back() {
     let dir = world.stdout(&["download", "someone/mine"]);
     assert_eq!(fs::read_to_string(Path::new(dir.trim()).join("README.md")).unwrap(), "# mine");
 
-    fs::create_dir(world.path("bare")).unwrap();
-    fs::write(world.path("bare/config.json"), demo("base/config.json")).unwrap();
-    let pushed = world.run(&["push", "bare", "page"]);
-    assert!(stderr(&pushed).contains("note: there was no README.md"), "{}", stderr(&pushed));
-    let dir = world.stdout(&["download", "someone/page", "--include", "README.md"]);
-    let page = fs::read_to_string(Path::new(dir.trim()).join("README.md")).unwrap();
-    assert!(page.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-generation\n"), "{page}");
-    assert!(page.contains("# page\n"), "{page}");
-
     assert!(world.run(&["logout"]).status.success());
     assert_eq!(world.run(&["whoami"]).status.code(), Some(2));
+}
+
+/// A page that is made is the repository's alone: the folder stays as it is, also where the push is refused.
+#[test]
+fn a_model_without_a_page_gets_one_on_the_hub() {
+    let world = World::new();
+    fs::create_dir(world.path("bare")).unwrap();
+    fs::write(world.path("bare/config.json"), demo("base/config.json")).unwrap();
+    let in_folder =
+        || fs::read_dir(world.path("bare")).unwrap().flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
+    assert_eq!(world.run(&["push", "bare", "page"]).status.code(), Some(2));
+    assert_eq!(in_folder(), ["config.json"]);
+    world.login();
+    assert_ne!(world.run(&["push", "bare", "somebody-else/page"]).status.code(), Some(0));
+    let pushed = world.run(&["push", "bare", "page"]);
+    assert!(
+        stderr(&pushed).contains("note: there is no README.md, the page of the model; one is made"),
+        "{}",
+        stderr(&pushed)
+    );
+    assert_eq!(in_folder(), ["config.json"]);
+    let page = || {
+        let repository = world.server.find("models/someone/page").unwrap();
+        String::from_utf8(repository.files("main").unwrap()["README.md"].clone()).unwrap()
+    };
+    assert!(page().starts_with("---\nlibrary_name: transformers\npipeline_tag: text-generation\n"), "{}", page());
+    assert!(page().contains("# page\n"), "{}", page());
+
+    // What was written there since is not replaced, but by a page of the folder's own.
+    let mut edited = world.server.find("models/someone/page").unwrap();
+    edited.commit("main", [("README.md".to_owned(), b"# better".to_vec())].into(), "by hand");
+    world.server.repository("models/someone/page", edited);
+    fs::write(world.path("bare/generation_config.json"), "{}").unwrap();
+    world.stdout(&["push", "bare", "page"]);
+    assert_eq!(page(), "# better");
+    fs::write(world.path("bare/README.md"), "# mine").unwrap();
+    world.stdout(&["push", "bare", "page"]);
+    assert_eq!(page(), "# mine");
+}
+
+/// The variables of the Python tools say where things are, and who asks.
+#[test]
+fn the_environment_is_that_of_the_python_tools() {
+    let world = World::new();
+    world.server.repository("models/someone/own", model().with_access(Access::Private));
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("HF_HUB_CACHE", world.path("cache")).env("HF_TOKEN_PATH", world.path("secrets/token"));
+        command
+    };
+    assert!(feed(&mut elsewhere(&["login"]), SECRET).status.success());
+    assert_eq!(fs::read_to_string(world.path("secrets/token")).unwrap(), SECRET);
+    let output = elsewhere(&["download", "someone/own"]).output().unwrap();
+    let dir = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        Path::new(dir.trim()).starts_with(world.path("cache/models--someone--own")),
+        "{dir} {}",
+        world.path("").display()
+    );
+    assert!(!world.path("hf").exists());
+    let with_token = world.command(&["whoami"]).env("HF_TOKEN", SECRET).output().unwrap();
+    assert!(String::from_utf8(with_token.stdout).unwrap().starts_with("someone\n"));
+    let mut silent = world.command(&["download", "someone/own"]);
+    silent.env("HF_TOKEN", SECRET).env("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+    let silent = silent.output().unwrap();
+    assert_eq!(silent.status.code(), Some(2), "{}", stderr(&silent));
+    let offline = world.command(&["whoami"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(stderr(&offline).contains("whoami needs the Hub, and HF_HUB_OFFLINE is set"), "{}", stderr(&offline));
+}
+
+#[test]
+fn two_processes_fetch_a_file_once() {
+    let world = World::new();
+    world.server.fail("/object/", 1, Fault::Slow(demo("base/model.safetensors").len() / 8, Duration::from_millis(50)));
+    let start =
+        || world.command(&["download", "org/tiny"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let outputs = [start(), start()].map(|child| child.wait_with_output().unwrap());
+    assert!(outputs.iter().all(|output| output.status.success()), "{}", stderr(&outputs[1]));
+    assert_eq!(outputs[0].stdout, outputs[1].stdout);
+    assert_eq!(world.server.count("/object/"), 1);
 }
 
 /// Each thing that can be wrong is one message with its remedy.
@@ -233,7 +380,7 @@ fn the_token_is_nowhere() {
     let rows = "{\"prompt\": \"a\", \"completion\": \"b\"}\n".repeat(2);
     fs::write(world.path("rows.jsonl"), rows).unwrap();
     world.server.fail("whoami", 1, Fault::Status(400, vec![("X-Error-Message", SECRET)]));
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &["whoami", "-vvv"],
         &["whoami", "-vvv"],
         &["download", "someone/own", "-vvv"],
@@ -249,15 +396,22 @@ fn the_token_is_nowhere() {
             "run",
             "--max-steps",
             "1",
+            "--save-steps",
+            "1",
         ],
         &["push", "run", "pushed", "-vvv"],
+        &["push", "run", "somebody-else/pushed", "-vvv"],
     ];
-    for arguments in commands {
-        let output = world.command(arguments).env("RUST_LOG", "trace").output().unwrap();
+    for (index, arguments) in commands.iter().enumerate() {
+        let mut command = world.command(arguments);
+        if index % 2 == 1 {
+            command.env("HF_TOKEN", SECRET);
+        }
+        let output = command.env("RUST_LOG", "trace").output().unwrap();
         let all = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
         assert!(!all.contains(SECRET) && !all.contains("a-secret-signature"), "{arguments:?}: {all}");
     }
-    assert!(world.path("run/model.safetensors").is_file());
+    assert!(world.path("run/model.safetensors").is_file() && world.path("run/checkpoint-1").is_dir());
     assert!(world.server.find("models/someone/pushed").is_some());
     fs::remove_file(token_file).unwrap();
     let mut folders = vec![world.home.path().to_owned()];

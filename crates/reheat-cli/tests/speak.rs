@@ -74,6 +74,32 @@ fn a_model_compared_with_itself_is_no_distance_away() {
 }
 
 #[test]
+fn narrow_terminals_get_narrow_lines() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/base");
+    let model = model.to_str().unwrap();
+    for columns in [30, 44, 60, 100] {
+        let show = |arguments: &[&str]| {
+            let folder = TempDir::new().unwrap();
+            let output = Command::cargo_bin("reheat")
+                .unwrap()
+                .args(["next-token", "The zebra eats"])
+                .args(arguments)
+                .current_dir(folder.path())
+                .env("COLUMNS", columns.to_string())
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let bars: Vec<&str> = text.lines().filter(|line| line.contains('%')).collect();
+            assert!(!bars.is_empty() && bars.iter().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+            bars.len()
+        };
+        assert_eq!(show(&[]), 10);
+        // Side by side where there is room, else one below the other.
+        assert_eq!(show(&["--compare", model]), if columns >= 60 { 10 } else { 20 });
+    }
+}
+
+#[test]
 fn perplexity_is_the_mean_surprise_of_the_tokens() {
     let found = lines(&run(&["next-token", "--json", "--perplexity", "The zebra eats grass."])).remove(0);
     let logprobs: Vec<f64> =
@@ -120,7 +146,7 @@ fn a_stop_string_ends_the_text_before_it() {
 
 #[test]
 fn sampling_values_out_of_range_are_refused_before_anything_is_said() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["--top-p", "1.5"], "top_p is 1.5, expected more than 0 and at most 1"),
         (&["--temperature", "-1"], "temperature is -1, expected 0 (greedy) or more"),
         (&["--min-p", "2"], "min_p is 2, expected from 0 to 1"),
@@ -129,6 +155,10 @@ fn sampling_values_out_of_range_are_refused_before_anything_is_said() {
             &["--logit-bias", "99999=1"],
             "logit bias for token id 99999, which is outside the model's vocabulary of 1024",
         ),
+        (&["--max-new-tokens", "0"], "0 is not in 1.."),
+        (&["--min-new-tokens", "9", "--max-new-tokens", "8"], "min_new_tokens is 9, expected at most max_new_tokens"),
+        // A mistyped option is not taken for the prompt.
+        (&["--tempeature"], "unexpected argument '--tempeature'"),
         (&["--logit-bias", "grass=1"], "`grass` is not a token id"),
     ];
     for (flags, message) in cases {
@@ -150,7 +180,7 @@ fn prompts_that_cannot_be_continued_are_named() {
     fs::write(folder.path().join("b.jsonl"), "{\"prompt\": \"x\"}\n{\"question\": \"y\"}\n").unwrap();
     let ended = reheat(&["generate", "--prompts", "b.jsonl"], folder.path(), "");
     refused(&ended, &["b.jsonl:2: there is no prompt; the keys are question", "hint:"]);
-    refused(&run(&["generate", "--chat", "Hi"]), &["has no chat template", "hint:"]);
+    refused(&run(&["generate", "--chat", "Hi"]), &["`bundled` has no chat template", "hint:"]);
     refused(&run(&["next-token", "--plot", "a.pdf", "x"]), &[".svg or .png"]);
 }
 

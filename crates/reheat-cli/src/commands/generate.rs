@@ -43,7 +43,7 @@ With --json: {\"text\", \"ids\", \"finish_reason\", \"logprobs\"}; log-probabili
 completions such a line for each, with the index of its `prompt`, its `sample`, and its `model` where two are compared.")]
 pub(crate) struct GenerateArgs {
     /// The text to continue; `-` reads it from stdin.
-    #[arg(allow_hyphen_values = true, required_unless_present = "prompts", conflicts_with = "prompts")]
+    #[arg(required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Option<String>,
 
     /// Continue every prompt of a file.

@@ -38,7 +38,6 @@ of the logits, [1, tokens, vocabulary]; log-probabilities and entropies are in n
 {\"perplexity\", \"mean_logprob\", \"tokens\": [{\"id\", \"token\", \"logprob\", \"entropy\"}]}.")]
 pub(crate) struct NextTokenArgs {
     /// The text; `-` reads it from stdin.
-    #[arg(allow_hyphen_values = true)]
     text: String,
 
     #[command(flatten)]
@@ -80,6 +79,10 @@ struct Subject {
     ids: Vec<u32>,
 }
 
+/// Columns of a token's id and the space before it.
+const ID_WIDTH: usize = 8;
+/// Columns that a bar should have.
+const MIN_BAR: usize = 8;
 /// Most panels of a plot.
 const MAX_PANELS: usize = 300;
 
@@ -208,22 +211,20 @@ impl Subject {
         Ok(out.flush()?)
     }
 
-    /// A line for each token: what it is, how likely, as a bar.
+    /// A line for each token: what it is, how likely, as a bar. Where there is little room, the id is left out.
     fn bars(&self, top: &[Candidate], width: usize) -> Vec<String> {
         let labels: Vec<String> = top.iter().map(|candidate| self.label(candidate.id)).collect();
         let widest = labels.iter().map(|label| console::measure_text_width(label)).max().unwrap_or(0).clamp(4, 20);
-        let room = width.saturating_sub(widest + 28).clamp(8, 60);
+        let besides = widest + 12;
+        let has_id = width >= besides + ID_WIDTH + MIN_BAR;
+        let room = width.saturating_sub(besides + if has_id { ID_WIDTH } else { 0 }).clamp(1, 60);
         let line = |(candidate, label): (&Candidate, &String)| {
             let label = pad_str(label, widest, Alignment::Left, Some("…")).into_owned();
             let bar = plot::bar(prob(candidate), room);
             let bar = pad_str(&bar, room, Alignment::Left, None).into_owned();
-            let (share, id) = (100.0 * prob(candidate), candidate.id);
-            format!(
-                "  {} {share:>7.3}% {} {}",
-                style(label).cyan(),
-                style(bar).green(),
-                style(format!("{id:>7}")).dim()
-            )
+            let share = 100.0 * prob(candidate);
+            let id = if has_id { format!(" {:>7}", candidate.id) } else { String::new() };
+            format!("  {} {share:>7.3}% {}{}", style(label).cyan(), style(bar).green(), style(id).dim())
         };
         top.iter().zip(&labels).map(line).collect()
     }

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 use reheat_chat::{ChatTemplate, TemplateTokens};
-use reheat_hub::RepoType;
 use reheat_model::{LoadOptions, ModelError, Precision, Qwen2, Qwen2Config};
 use reheat_tokenizer::Tokenizer;
 
@@ -78,6 +77,8 @@ impl PrecisionArg {
 #[derive(Debug)]
 pub(crate) struct ModelSource {
     dir: PathBuf,
+    /// As it was given.
+    given: PathBuf,
     /// What the model is called beside others.
     name: String,
     /// Where `dir` is an adapter's, the model it belongs to.
@@ -93,13 +94,14 @@ impl ModelArg {
             Some(path) => {
                 let dir = folder(path)?;
                 let base = self.base(&dir)?;
-                Ok(ModelSource { dir, name: name_of(path), base, unpacked: None })
+                Ok(ModelSource { dir, given: path.clone(), name: name_of(path), base, unpacked: None })
             }
             None => {
                 tracing::info!("no --model given: the bundled tiny model");
                 let folder = demo::unpack_base()?;
                 let dir = folder.path().to_owned();
-                Ok(ModelSource { dir, name: "bundled".into(), base: None, unpacked: Some(folder) })
+                let given = "bundled".into();
+                Ok(ModelSource { dir, given, name: "bundled".into(), base: None, unpacked: Some(folder) })
             }
         }
     }
@@ -144,7 +146,7 @@ fn folder(path: &Path) -> anyhow::Result<PathBuf> {
             .into());
     }
     match path.to_str() {
-        Some(name) if hub::is_name(name) => hub::fetch(RepoType::Model, name),
+        Some(name) if hub::is_name(name) => hub::fetch_model(name),
         _ => Err(Fault::input(format!("there is no model folder `{}`", path.display()))
             .hint("check the path, which is taken from the current folder; a name on the Hub is owner/name")
             .into()),
@@ -154,6 +156,11 @@ fn folder(path: &Path) -> anyhow::Result<PathBuf> {
 impl ModelSource {
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The path or name that a person gave, for messages; `bundled` for the model that is part of the binary.
+    pub(crate) fn given(&self) -> std::path::Display<'_> {
+        self.given.display()
     }
 
     /// What the model is called beside others: the last part of its path or name.
@@ -211,7 +218,7 @@ impl ModelSource {
         if model.score.is_none() {
             return Ok(());
         }
-        Err(Fault::input(format!("`{}` is a reward model, which gives a number and no text", self.dir.display()))
+        Err(Fault::input(format!("`{}` is a reward model, which gives a number and no text", self.given()))
             .hint("a reward model judges what others say: `reheat grpo --reward model:DIR`"))
     }
 

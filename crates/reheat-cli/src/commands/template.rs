@@ -280,7 +280,7 @@ impl Given {
         let tokenizer = source.tokenizer()?;
         let only = source.training_template(file, &tokenizer)?;
         if only.is_none() && folder.is_none() {
-            return Err(Fault::input(format!("`{}` has no chat template", source.dir().display()))
+            return Err(Fault::input(format!("`{}` has no chat template", source.given()))
                 .hint("give one with --template FILE")
                 .into());
         }

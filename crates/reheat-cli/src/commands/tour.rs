@@ -115,7 +115,7 @@ fn try_it(command: &str) {
 impl Guide {
     /// `--model` as a command needs it.
     fn model_flag(&self) -> String {
-        if self.source.is_bundled() { String::new() } else { format!(" --model {}", self.source.dir().display()) }
+        if self.source.is_bundled() { String::new() } else { format!(" --model {}", self.source.given()) }
     }
 
     fn tokens(&self, text: &str) -> anyhow::Result<Vec<u32>> {
@@ -148,8 +148,11 @@ impl Guide {
         println!("   ids            [1, {tokens}]");
         println!("   embedded       [1, {tokens}, {hidden}]");
         println!(
-            "   {} blocks      [1, {tokens}, {hidden}]   {} heads of {}, {} for keys and values",
-            config.num_hidden_layers, config.num_attention_heads, config.head_dim, config.num_key_value_heads
+            "   {:<14} [1, {tokens}, {hidden}]   {} heads of {}, {} for keys and values",
+            format!("{} blocks", config.num_hidden_layers),
+            config.num_attention_heads,
+            config.head_dim,
+            config.num_key_value_heads
         );
         println!("   logits         [1, {tokens}, {vocab}]");
         println!("   parameters     {}", thousands(config.num_parameters()));

@@ -100,9 +100,9 @@ impl Prompt {
             Kind::Ids(ids) => ids.clone(),
             Kind::Conversation(conversation) => {
                 let Some(template) = speaker.source.template(&speaker.tokenizer)? else {
-                    let dir = speaker.source.dir().display();
+                    let model = speaker.source.given();
                     return Err(Fault::input(format!(
-                        "`{dir}` has no chat template, and {} is a conversation",
+                        "`{model}` has no chat template, and {} is a conversation",
                         self.place
                     ))
                     .hint("a base model continues plain text; `reheat sft` teaches it to answer")

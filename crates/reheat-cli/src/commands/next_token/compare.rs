@@ -66,20 +66,33 @@ fn to_json(first: &Subject, second: &Subject, compared: &Compared) -> Value {
 
 fn print(first: &Subject, second: &Subject, names: &[String; 2], found: &[Compared]) -> anyhow::Result<()> {
     let mut out = output::stdout();
-    let half = (output::stdout_width() / 2).saturating_sub(2).max(36);
+    let width = output::stdout_width();
+    let half = width.saturating_sub(2) / 2;
     for compared in found {
         let prefix = console::truncate_str(&visible(&first.prefix(&compared.first)), 200, "…").into_owned();
         let kl = format!("KL({} ‖ {}) {:.4} nats", names[0], names[1], compared.kl);
         writeln!(out, "\n{} {}", style(format!("{prefix} →")).bold(), style(kl).dim())?;
         let head = |name: &str, entropy: f32| format!("  {name}, entropy {entropy:.2} nats");
-        let left =
-            std::iter::once(head(&names[0], compared.first.entropy)).chain(first.bars(&compared.first.top, half));
-        let right =
-            std::iter::once(head(&names[1], compared.second.entropy)).chain(second.bars(&compared.second.top, half));
-        let (left, right): (Vec<String>, Vec<String>) = (left.collect(), right.collect());
-        let width = left.iter().map(|line| measure_text_width(line)).max().unwrap_or(0);
+        let lines = |width: usize| {
+            let left =
+                [head(&names[0], compared.first.entropy)].into_iter().chain(first.bars(&compared.first.top, width));
+            let right =
+                [head(&names[1], compared.second.entropy)].into_iter().chain(second.bars(&compared.second.top, width));
+            (left.collect::<Vec<String>>(), right.collect::<Vec<String>>())
+        };
+        let (left, right) = lines(half);
+        let widest = |lines: &[String]| lines.iter().map(|line| measure_text_width(line)).max().unwrap_or(0);
+        let left_width = widest(&left);
+        if left_width + 2 + widest(&right) > width {
+            // One below the other.
+            let (left, right) = lines(width);
+            for line in left.iter().chain(&right) {
+                writeln!(out, "{line}")?;
+            }
+            continue;
+        }
         for (left, right) in left.iter().zip(&right) {
-            writeln!(out, "{}  {right}", pad_str(left, width, Alignment::Left, None))?;
+            writeln!(out, "{}  {right}", pad_str(left, left_width, Alignment::Left, None))?;
         }
     }
     Ok(out.flush()?)

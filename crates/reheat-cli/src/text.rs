@@ -1,7 +1,24 @@
-//! Drawn tokens as text: whole characters, and nothing from a stop string on.
+//! Tokens as text: one by one for looking at, and drawn ones in whole characters, with nothing from a stop string on.
 
 use reheat_generate::StopStrings;
 use reheat_tokenizer::{DecodeMode, DecodeStream, Tokenizer, TokenizerError};
+
+use crate::output::visible;
+
+/// A token as text; one that is no text, such as a part of a character, as the vocabulary spells it.
+pub(crate) fn token(tokenizer: &Tokenizer, id: u32) -> String {
+    let text = tokenizer.decode(&[id], DecodeMode::KeepSpecialTokens).unwrap_or_default();
+    if text.is_empty() || text.contains(char::REPLACEMENT_CHARACTER) {
+        return tokenizer.id_to_token(id).unwrap_or_default();
+    }
+    text
+}
+
+/// What a token is called in tables and plots; ids beyond the vocabulary, which pad the embedding, have no text.
+pub(crate) fn label(tokenizer: &Tokenizer, id: u32) -> String {
+    let token = token(tokenizer, id);
+    if token.is_empty() { format!("(id {id})") } else { visible(&token) }
+}
 
 /// The text of one completion as its tokens come.
 #[derive(Debug)]
@@ -78,6 +95,16 @@ mod tests {
         assert_eq!(stream.finish().unwrap(), "");
         assert_eq!(pieces.concat(), "The zebra ");
         assert_eq!(stream.into_text(), "The zebra ");
+    }
+
+    #[test]
+    fn a_part_of_a_character_is_called_as_the_vocabulary_spells_it() {
+        let folder = demo::unpack_base().unwrap();
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let labels: Vec<String> =
+            tokenizer.encode("a \u{e9}").unwrap().ids.iter().map(|id| label(&tokenizer, *id)).collect();
+        assert_eq!(labels, ["a", "␣", "Ã", "©"]);
+        assert_eq!(label(&tokenizer, 5000), "(id 5000)");
     }
 
     #[test]

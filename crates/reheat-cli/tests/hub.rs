@@ -167,7 +167,7 @@ fn of_a_dataset_what_is_asked_for_is_fetched() {
         let mut fetched: Vec<String> = contents.map(|seen| seen.target).collect();
         fetched.sort();
         let fetched: Vec<&str> =
-            fetched.iter().filter_map(|path| path.split('?').next()?.splitn(7, '/').last()).collect();
+            fetched.iter().filter_map(|path| path.split('?').next()?.splitn(8, '/').last()).collect();
         assert_eq!(fetched, expected, "{arguments:?}");
     };
     let of = |name: &'static str| ["--dataset", name];

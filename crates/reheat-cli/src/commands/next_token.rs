@@ -19,6 +19,7 @@ use crate::{
     fault::Fault,
     output::{self, Format, visible},
     plot::{self, Bar, BarChart, BarPanel, Figure},
+    text,
 };
 
 /// Show which tokens a model expects next, and how much it expects each.
@@ -157,19 +158,12 @@ impl Subject {
         [1, self.ids.len(), self.model.config().vocab_size]
     }
 
-    /// A token as text; one that is no text, as the vocabulary spells it.
     fn token(&self, id: u32) -> String {
-        let text = self.tokenizer.decode(&[id], DecodeMode::KeepSpecialTokens).unwrap_or_default();
-        if text.is_empty() || text.contains(char::REPLACEMENT_CHARACTER) {
-            return self.tokenizer.id_to_token(id).unwrap_or_default();
-        }
-        text
+        text::token(&self.tokenizer, id)
     }
 
-    /// What a token is called in tables and plots; ids beyond the vocabulary, which pad the embedding, have no text.
     fn label(&self, id: u32) -> String {
-        let token = self.token(id);
-        if token.is_empty() { format!("(id {id})") } else { visible(&token) }
+        text::label(&self.tokenizer, id)
     }
 
     fn prefix(&self, next: &NextToken) -> String {

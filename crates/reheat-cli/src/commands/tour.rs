@@ -18,6 +18,7 @@ use crate::{
     fault::Fault,
     output::{stdout_width, visible},
     plot::{self, Bar, BarChart, BarPanel, Figure},
+    text,
 };
 
 /// The walk that every newcomer takes, explained step by step, on any model.
@@ -242,8 +243,7 @@ impl Guide {
     }
 
     fn label(&self, id: u32) -> String {
-        let text = self.tokenizer.decode(&[id], DecodeMode::KeepSpecialTokens).unwrap_or_default();
-        if text.is_empty() { format!("(id {id})") } else { visible(&text) }
+        text::label(&self.tokenizer, id)
     }
 
     fn prefix(&self, ids: &[u32], next: &NextToken) -> String {

@@ -151,12 +151,13 @@ fn a_run_from_the_hub_goes_on_offline() {
 #[test]
 fn of_a_dataset_what_is_asked_for_is_fetched() {
     let world = World::new();
-    let row = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
+    // No two are alike, or the cache would have one for the other.
+    let [a, b, c] = ["a", "b", "c"].map(|text| format!("{{\"prompt\": \"q\", \"completion\": \"{text}\"}}\n"));
     let card = "---\nconfigs:\n- config_name: small\n  default: true\n  data_files: small/*.jsonl\n- config_name: large\n  \
                 data_files:\n  - split: train\n    path: large/[1].jsonl\n  - split: test\n    path: large/2.jsonl\n---\n";
-    let files = [("README.md", card), ("small/a.jsonl", row), ("large/1.jsonl", row), ("large/2.jsonl", row)];
+    let files = [("README.md", card), ("small/a.jsonl", &a), ("large/1.jsonl", &b), ("large/2.jsonl", &c)];
     world.server.repository("datasets/org/configs", Repository::new(files));
-    let files = [("train-0.jsonl", row), ("train-1.jsonl", row), ("test-0.jsonl", row), ("extra.csv", "a\n1\n")];
+    let files = [("train-0.jsonl", &*a), ("train-1.jsonl", &b), ("test-0.jsonl", &c), ("extra.csv", "a\n1\n")];
     world.server.repository("datasets/org/names", Repository::new(files));
     let inspect = |arguments: &[&str], expected: &[&str], told: &str| {
         world.server.forget();
@@ -188,7 +189,7 @@ fn of_a_dataset_what_is_asked_for_is_fetched() {
         world.command(&arguments).env("HF_HUB_OFFLINE", "1").output().unwrap()
     };
     assert!(offline("org/names").status.success(), "{}", stderr(&offline("org/names")));
-    world.server.repository("datasets/org/part", Repository::new([("train.jsonl", row), ("test.jsonl", row)]));
+    world.server.repository("datasets/org/part", Repository::new([("train.jsonl", a), ("test.jsonl", b)]));
     world.stdout(&["data", "preview", "--model", "org/tiny", "--dataset", "org/part"]);
     assert!(
         stderr(&offline("org/part:test")).contains("`test.jsonl` is missing"),

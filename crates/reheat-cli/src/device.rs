@@ -105,7 +105,7 @@ impl DeviceChoice {
                 };
                 start(&device).map_err(|reason| {
                     Fault::failed(format!("device `{self}` does not start: {reason}"))
-                        .hint("--device auto picks a device that starts, --device cpu always works")
+                        .hint("is its driver installed? --device auto picks a device that starts, --device cpu always works")
                 })?;
                 Ok(ChosenDevice { device, name: self.to_string(), reason: "asked for".to_owned() })
             }

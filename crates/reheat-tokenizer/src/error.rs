@@ -56,6 +56,9 @@ pub enum TokenizerError {
         /// Its id in the tokenizer.
         found: u32,
     },
+    /// A token to add has no text.
+    #[error("a token to add is empty")]
+    EmptyToken,
     /// A token that must be in the vocabulary isn't.
     #[error("token `{token}` is not in the vocabulary of {vocab_size} tokens")]
     UnknownToken {

@@ -260,6 +260,30 @@ impl Tokenizer {
         self.special.pad().or(self.special.eos()).map(|token| token.id)
     }
 
+    /// Adds special tokens that the vocabulary lacks, each with the next id that is free, and gives the ids of all, in
+    /// their order.
+    ///
+    /// # Errors
+    /// If a token is empty.
+    pub fn add_special_tokens(&mut self, tokens: &[String]) -> Result<Vec<u32>, TokenizerError> {
+        if tokens.iter().any(String::is_empty) {
+            return Err(TokenizerError::EmptyToken);
+        }
+        let missing: Vec<AddedToken> = tokens
+            .iter()
+            .filter(|token| self.token_to_id(token).is_none())
+            .map(|token| AddedToken::from(token.as_str(), true))
+            .collect();
+        if !missing.is_empty() {
+            self.inner.add_special_tokens(&missing);
+            self.matcher = AddedTokenMatcher::new(&self.inner)?;
+            self.vocab_size = self.inner.get_vocab_size(true);
+            self.definition = None;
+        }
+        let id = |token: &String| self.token_to_id(token).expect("added where it was missing");
+        Ok(tokens.iter().map(id).collect())
+    }
+
     /// Makes `token` the end of sequence, here and in all files that [`save`](Self::save) writes. The former ends
     /// stay in [`eos_ids`](Self::eos_ids), after the new one.
     ///

@@ -353,3 +353,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn added_special_tokens_are_saved_and_known_ones_stay() {
+    let mut tokenizer = SMALL.clone();
+    let before = tokenizer.vocab_size();
+    let ids = tokenizer.add_special_tokens(&["<call>".into(), "<|im_end|>".into(), "</call>".into()]).unwrap();
+    assert_eq!(ids, [before as u32, IM_END, before as u32 + 1]);
+    let text = "<call>hello</call>";
+    let encoded = tokenizer.encode(text).unwrap().ids;
+    assert_eq!((encoded.first(), encoded.last()), (Some(&ids[0]), Some(&ids[2])));
+    let whole = 0..text.len();
+    let literal = tokenizer.encode_literal(text, std::slice::from_ref(&whole)).unwrap().ids;
+    assert!(!literal.contains(&ids[0]), "a user cannot forge it");
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    let loaded = Tokenizer::from_dir(folder.path()).unwrap();
+    assert_eq!(loaded.encode(text).unwrap().ids, encoded);
+    assert!(loaded.is_special(ids[2]) && loaded.decode(&encoded, DecodeMode::SkipSpecialTokens).unwrap() == "hello");
+    assert!(tokenizer.add_special_tokens(&[String::new()]).is_err());
+}

@@ -39,6 +39,9 @@ CASES = {
     "init-lora": dict(r=4, lora_alpha=8, target_modules="all-linear"),
     "init-dora": dict(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "gate_proj"], use_dora=True, use_rslora=True),
     "init-saved": dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["lm_head", "norm"]),
+    # Rows of the embedding, and of the head that is tied to it; three of them are in INPUT_IDS.
+    "tokens": dict(r=2, lora_alpha=4, target_modules=["q_proj"], trainable_token_indices=[9, 3, 200, 5]),
+    "init-tokens": dict(r=2, lora_alpha=4, target_modules=["up_proj"], trainable_token_indices=[2, 77, 140, 9]),
 }
 
 TRAINING = dict(
@@ -50,6 +53,12 @@ TRAINING = dict(
     weight_decay=0.1,
     max_length=256,
 )
+
+
+# TRL's fused head asks for a weight and a bias; PEFT's wrapper of a tied head has none, and no row of its own in the other.
+TokensWrapper = peft.utils.other.TrainableTokensWrapper
+TokensWrapper.weight = property(lambda self: self.token_adapter.get_merged_weights(self.token_adapter.active_adapters))
+TokensWrapper.bias = None
 
 
 def main():
@@ -81,7 +90,7 @@ def randomise(model):
             parameter.normal_(std=0.1)
         elif "lora_magnitude" in name:
             parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
-        elif "modules_to_save" in name:
+        elif "modules_to_save" in name or "trainable_tokens" in name:
             parameter.add_(torch.empty_like(parameter).normal_(std=0.05))
 
 

@@ -4,6 +4,9 @@
 //! block and a generator can put a cache between the halves of a block.
 //! Parameters keep the names and the layout of Hugging Face checkpoints.
 //!
+//! With the feature `burn-train`, the model implements `burn-train`'s `TrainStep` and `InferenceStep`;
+//! `docs/examples/supervised-training` trains it with `SupervisedTraining`.
+//!
 //! ```
 //! use reheat_model::{Device, Qwen2, Qwen2Config};
 //!
@@ -32,12 +35,16 @@ mod file_writer; // large files at the speed of the disk
 mod tensor_file; // safetensors files of any tensors
 mod save; // model -> safetensors
 mod error;
+#[cfg(feature = "burn-train")]
+mod supervised; // steps for burn-train
 
+#[cfg(feature = "burn-train")]
+pub use self::supervised::{TokenBatch, TokenOutput};
 pub use self::{
     config::{HeadKind, Qwen2Config},
     error::{Misshapen, ModelError},
     file_writer::WrittenFile,
-    lora::{Factor, Lora, LoraConfig, TargetModules},
+    lora::{Factor, Lora, LoraConfig, TargetModules, TokenRows},
     packed::{LoadOptions, Quantization},
     parameters::{ParameterPath, for_each_parameter, map_parameters, parameter_name},
     precision::Precision,

@@ -11,6 +11,7 @@
 
 mod attach; // which layers get an adapter, and what stays frozen
 mod config; // adapter_config.json
+mod tokens; // rows of the embedding
 mod merge; // adapters into weights
 mod peft; // adapter_model.safetensors
 
@@ -18,10 +19,14 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use reheat_kernels::{Dropout, LoraUpdate, lora};
 
-pub use self::config::{LoraConfig, TargetModules};
 pub(crate) use self::{
     attach::{Adapter, is_adapters},
     peft::load as load_adapter,
+    tokens::{TOKENS_FIELD, TOKENS_PARENT},
+};
+pub use self::{
+    config::{LoraConfig, TargetModules},
+    tokens::TokenRows,
 };
 use crate::Linear;
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use crate::lora::{ADAPTER_FIELD, PEFT_PREFIX, is_adapters};
+use crate::lora::{ADAPTER_FIELD, PEFT_PREFIX, TOKENS_FIELD, TOKENS_PARENT, is_adapters};
 
 /// Calls `f` with the path of every parameter, `prefix` before it, and with its values as `[elements]`.
 ///
@@ -99,6 +99,9 @@ impl ParameterPath {
     pub fn name(&self) -> String {
         let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| *part != ADAPTER_FIELD).collect();
         let path = parts.join(".");
+        if parts.first() == Some(&TOKENS_FIELD) {
+            return format!("{PEFT_PREFIX}{TOKENS_PARENT}.{path}");
+        }
         let beside = ["lm_head.", "score.", "model."].iter().any(|start| path.starts_with(start));
         let name = if beside { path } else { format!("model.{path}") };
         if parts.len() < self.0.len() { format!("{PEFT_PREFIX}{name}") } else { name }

@@ -13,7 +13,7 @@ use reheat_kernels::{
 
 use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{HeadKind, LoadOptions, Lora, ModelError, Precision, Qwen2Config, load};
+use crate::{HeadKind, LoadOptions, Lora, ModelError, Precision, Qwen2Config, TokenRows, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
@@ -262,6 +262,8 @@ pub struct Qwen2 {
     pub lm_head: Option<Linear>,
     /// The head of a reward model, `[1, hidden_size]`, in place of the other.
     pub score: Option<Linear>,
+    /// Rows of the embedding that are trained beside adapters; the embedding holds them too.
+    pub token_adapter: Option<TokenRows>,
     #[module(skip)]
     config: Qwen2Config,
     /// What low-rank adapters are on the blocks.
@@ -281,7 +283,7 @@ impl Qwen2 {
         let lm_head = (!config.tie_word_embeddings && !is_score)
             .then(|| Linear::build(source, "lm_head", hidden, vocab, Bias::No));
         let score = is_score.then(|| Linear::build(source, "score", hidden, 1, Bias::No));
-        Self { embed_tokens, layers, norm, lm_head, score, config: config.clone(), adapter: None }
+        Self { embed_tokens, layers, norm, lm_head, score, token_adapter: None, config: config.clone(), adapter: None }
     }
 
     /// A model with freshly drawn weights; the same seed gives the same bits.

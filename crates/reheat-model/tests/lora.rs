@@ -37,6 +37,7 @@ fn kinds() -> Vec<LoraConfig> {
         lora.clone(),
         LoraConfig { use_rslora: true, target_modules: names(&["q_proj", "mlp.down_proj"]), ..lora.clone() },
         LoraConfig { use_dora: true, ..lora.clone() },
+        LoraConfig { trainable_token_indices: vec![40, 5, 63], ..lora.clone() },
         LoraConfig { modules_to_save: vec!["lm_head".into(), "norm".into(), "embed_tokens".into()], ..lora },
     ]
 }
@@ -52,13 +53,14 @@ fn moved(config: &LoraConfig) -> Qwen2 {
 
 fn moved_from(model: Qwen2) -> Qwen2 {
     let trained: Vec<String> = trained_names(&model);
-    map_parameters(model, "", |name, values| {
+    let moved = map_parameters(model, "", |name, values| {
         if !trained.iter().any(|other| other == name) {
             return values;
         }
         let noise = Tensor::random(values.dims(), Distribution::Normal(0.0, 0.1), &values.device());
         values + noise
-    })
+    });
+    moved.with_token_rows_written()
 }
 
 fn trained_names(model: &Qwen2) -> Vec<String> {
@@ -333,4 +335,18 @@ fn damaged_and_missing_files_are_reported() {
     assert_eq!(load_error(dir.path()), "`DIR` holds no `adapter_model.safetensors`");
     fs::write(dir.path().join("adapter_config.json"), "{").unwrap();
     assert_eq!(load_error(dir.path()), "`DIR/adapter_config.json` is not valid");
+}
+
+#[test]
+fn token_rows_that_cannot_be_trained_are_refused() {
+    let told = |config: LoraConfig| base().with_lora(config, "base", 1).unwrap_err().to_string();
+    let tokens = |ids: &[u32]| LoraConfig { trainable_token_indices: ids.to_vec(), ..LoraConfig::default() };
+    let outside = told(tokens(&[3, 64]));
+    assert!(outside.contains("64 is outside the model's vocabulary of 64"), "{outside}");
+    let twice = told(tokens(&[3, 4, 3]));
+    assert!(twice.contains("trainable_token_indices has 3 twice"), "{twice}");
+    let whole = told(LoraConfig { modules_to_save: vec!["embed_tokens".into()], ..tokens(&[3]) });
+    assert!(whole.contains("embed_tokens is trained whole"), "{whole}");
+    let head = told(LoraConfig { modules_to_save: vec!["lm_head".into()], ..tokens(&[3]) });
+    assert!(head.contains("a head that is tied to the embedding"), "{head}");
 }

@@ -7,7 +7,7 @@ use burn::tensor::{self, Tensor};
 use reheat_kernels::{add_gradients, squared_norm};
 use reheat_model::{ParameterPath, map_parameters};
 
-use crate::pass::EMBEDDING;
+use crate::pass::{EMBEDDING, TOKEN_ROWS};
 
 /// Gradients of one optimizer step, flattened to `[elements]`, by the parameter's name in checkpoints.
 ///
@@ -40,10 +40,11 @@ impl Gradients {
         module.visit(&mut Take { path: ParameterPath::new(prefix), store, into: self });
     }
 
-    /// Takes out all that are whole while a backward pass is under way: those of all parameters but the embedding.
+    /// Takes out all that are whole while a backward pass is under way: those of all parameters but the embedding and
+    /// rows of it.
     pub(crate) fn take_whole(&mut self) -> Self {
-        let unfinished = self.0.remove_entry(EMBEDDING);
-        Self(std::mem::replace(&mut self.0, unfinished.into_iter().collect()))
+        let unfinished = [EMBEDDING, TOKEN_ROWS].into_iter().filter_map(|name| self.0.remove_entry(name)).collect();
+        Self(std::mem::replace(&mut self.0, unfinished))
     }
 
     /// L2 norm over all parameters, as `torch.nn.utils.clip_grad_norm_` takes it.

@@ -6,6 +6,7 @@
 //! per block).
 
 mod backward; // from the head down, a stage at a time
+mod token_rows; // gradients of single rows of the embedding
 
 use burn::module::Module as _;
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -13,7 +14,7 @@ use reheat_data::{Batch, IGNORE_INDEX};
 use reheat_kernels::{
     Compute, LogprobGradients, TokenDerivatives, TokenLogprobs, token_logprobs, token_logprobs_vjp, zeros,
 };
-use reheat_model::{Block, Qwen2, for_each_parameter};
+use reheat_model::{Block, Qwen2, TokenRows, for_each_parameter};
 
 pub(crate) use self::backward::BackwardPass;
 use self::backward::{Context, Segment, Wanted, vjp};
@@ -41,6 +42,8 @@ pub struct ModelPass<'a> {
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 const SCORE: &str = "score.weight";
+/// Name of single rows of the embedding, of which the same holds.
+pub(crate) const TOKEN_ROWS: &str = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
 
 impl<'a> ModelPass<'a> {
     /// A pass through `model`, whose parameters are plain (not under autodiff).
@@ -113,14 +116,14 @@ impl<'a> ModelPass<'a> {
                 x = block.forward(x, &context.rotary, &context.layout);
                 continue;
             }
-            let wanted = if index > trained_from || self.trains_embedding() { Wanted::Yes } else { Wanted::No };
+            let wanted = if index > trained_from || self.wants_embedded() { Wanted::Yes } else { Wanted::No };
             let (segment, y) = Segment::forward(block, x, wanted, &context, self.checkpointing);
             segments.push((index, segment));
             x = y;
         }
 
         let (tokens, gy) = self.head_backward(x, batch, objective, gradients);
-        let embedded = self.trains_embedding().then_some(batch.input_ids.as_slice());
+        let embedded = self.wants_embedded().then_some(batch.input_ids.as_slice());
         (tokens, BackwardPass { segments, context, gy: Some(gy), embedded })
     }
 
@@ -128,9 +131,14 @@ impl<'a> ModelPass<'a> {
         self.model.trains(EMBEDDING)
     }
 
+    /// Whether the gradient of the embedded tokens has a use.
+    fn wants_embedded(&self) -> bool {
+        self.trains_embedding() || self.model.token_adapter.is_some()
+    }
+
     /// Below this block nothing is trained, so that the backward pass ends in it.
     fn first_trained_block(&self) -> usize {
-        if self.trains_embedding() {
+        if self.wants_embedded() {
             return 0;
         }
         let trained = |(index, block): (usize, &Block)| {
@@ -167,6 +175,12 @@ impl<'a> ModelPass<'a> {
             objective_vjp(hidden.clone().inner(), head, batch, head_gradient, objective, self.model.compute());
         if let Some(gradient) = head.head {
             store(gradients, head_name, gradient);
+        }
+        if let (Some(rows), EMBEDDING) = (&self.model.token_adapter, head_name) {
+            let gradient = gradient_of_rows(gradients, rows);
+            let hidden = hidden.clone().inner();
+            let gradient = token_rows::of_head(gradient, rows, self.model, hidden, batch, &tokens, objective);
+            store(gradients, TOKEN_ROWS, gradient);
         }
         let gx = vjp(hidden, head.hidden, &x, |store| gradients.take_from(&norm, "model.norm", store));
         (tokens, gx.expect("x was marked as requiring a gradient"))
@@ -261,6 +275,15 @@ fn gradient_of(gradients: &mut Gradients, name: &str, like: &Tensor<2>, compute:
             };
             zeros(like.dims(), &like.device(), dtype)
         }
+    }
+}
+
+/// What rows of the embedding have gathered so far, `[rows, hidden]`.
+fn gradient_of_rows(gradients: &mut Gradients, rows: &TokenRows) -> Tensor<2> {
+    let like = rows.trainable_tokens_delta.val();
+    match gradients.remove(TOKEN_ROWS) {
+        Some(gradient) => gradient.reshape(like.dims()),
+        None => like.zeros_like(),
     }
 }
 

@@ -53,7 +53,7 @@ fn our_adapters_give_our_logits_in_peft() {
     let input_ids: Vec<i32> = ids(&golden["input_ids"]);
     let base_dir = fixture(golden["model"].as_str().expect("a name"));
     // Written by PEFT, read and written again by us; and one that never was PEFT's.
-    let mut models: Vec<Qwen2> = ["all-linear", "patterns", "rslora-dora", "saved-modules"]
+    let mut models: Vec<Qwen2> = ["all-linear", "patterns", "rslora-dora", "saved-modules", "tokens"]
         .iter()
         .map(|name| base(&golden).with_adapter(&fixture("adapters").join(name)).expect("the adapter fits"))
         .collect();

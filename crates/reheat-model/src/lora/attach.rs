@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ends_in;
-use super::{Factors, LORA_PREFIX, Lora, LoraConfig, TargetModules};
+use super::{Factors, LORA_PREFIX, Lora, LoraConfig, TOKENS_FIELD, TargetModules, TokenRows};
 use crate::{Linear, ModelError, ParameterPath, Qwen2, Qwen2Config};
 
 /// What an adapted model knows beside its parameters.
@@ -23,7 +23,8 @@ pub(crate) struct Adapter {
 }
 
 impl Qwen2 {
-    /// Adds fresh adapters, which change nothing yet, and freezes everything else but `modules_to_save`.
+    /// Adds fresh adapters, which change nothing yet, and freezes everything else but `modules_to_save` and the rows of
+    /// the embedding at `trainable_token_indices`.
     ///
     /// `A` is drawn from U(-1/√in, 1/√in) (`kaiming_uniform_` with a = √5, as PEFT draws it), `B` is zero.
     /// The same seed gives the same bits; the draws of a layer do not depend on which others have an adapter.
@@ -44,7 +45,10 @@ impl Qwen2 {
         };
         let modules: Vec<String> =
             module_paths(self.config()).into_iter().filter(|path| config.saves_module(path)).collect();
-        let model = self.adapted(&config, base_model, &modules, &mut draw);
+        let mut model = self.adapted(&config, base_model, &modules, &mut draw);
+        if !config.trainable_token_indices.is_empty() {
+            model.token_adapter = Some(TokenRows::of(&config.trainable_token_indices, &model.embed_tokens));
+        }
         Ok(model)
     }
 
@@ -173,7 +177,23 @@ impl LoraConfig {
         if model.tie_word_embeddings && self.saves_module("lm_head") {
             count += model.vocab_size * model.hidden_size;
         }
+        count += self.trainable_token_indices.len() * model.hidden_size;
         count
+    }
+
+    /// Whether the model has the rows that are to be trained, and nothing else trains them.
+    pub(super) fn check_tokens(&self, model: &Qwen2Config) -> Result<(), String> {
+        let ids = &self.trainable_token_indices;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= model.vocab_size) {
+            let vocab_size = model.vocab_size;
+            return Err(format!("trainable_token_indices: {id} is outside the model's vocabulary of {vocab_size}"));
+        }
+        if model.tie_word_embeddings && !ids.is_empty() && self.saves_module("lm_head") {
+            return Err("trainable_token_indices also trains rows of a head that is tied to the embedding, and \
+                        modules_to_save would train that head by itself: choose one"
+                .into());
+        }
+        Ok(())
     }
 
     /// Checks the values, and that every name means a module of such a model, before anything is loaded.
@@ -186,6 +206,7 @@ impl LoraConfig {
         if !faults.is_empty() {
             return Err(ModelError::AdapterSettings(faults));
         }
+        self.check_tokens(model).map_err(|fault| ModelError::AdapterSettings(vec![fault]))?;
         let paths = module_paths(model);
         let dense: Vec<&String> = paths.iter().filter(|path| path.ends_with("_proj")).collect();
         let unknown: Vec<String> = match &self.target_modules {
@@ -217,7 +238,7 @@ impl LoraConfig {
 
 /// Whether a parameter's name is that of an adapter's.
 pub(crate) fn is_adapters(name: &str) -> bool {
-    name.split('.').any(|part| part.starts_with(LORA_PREFIX))
+    name.split('.').any(|part| part.starts_with(LORA_PREFIX) || part == TOKENS_FIELD)
 }
 
 /// A fresh pair of factors. Each layer has a stream of its own.

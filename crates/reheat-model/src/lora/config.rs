@@ -1,6 +1,6 @@
 //! `adapter_config.json`: what an adapter is, under PEFT's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -49,6 +49,8 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Modules that are trained whole and saved beside the adapters: names, or ends of paths.
     pub modules_to_save: Vec<String>,
+    /// Tokens whose rows of the embedding are trained, and of the head where it is tied.
+    pub trainable_token_indices: Vec<u32>,
     /// Scale by `lora_alpha / √r` (rsLoRA).
     pub use_rslora: bool,
     /// Train the lengths of the weight's rows apart from their directions (DoRA).
@@ -68,6 +70,7 @@ impl Default for LoraConfig {
             lora_dropout: 0.0,
             target_modules: TargetModules::default(),
             modules_to_save: Vec::new(),
+            trainable_token_indices: Vec::new(),
             use_rslora: false,
             use_dora: false,
             rank_pattern: BTreeMap::new(),
@@ -118,6 +121,13 @@ impl LoraConfig {
             && let Err(error) = full_match(pattern)
         {
             faults.push(format!("lora_target_modules `{pattern}` is not a regular expression: {error}"));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(id) = self.trainable_token_indices.iter().find(|id| !seen.insert(**id)) {
+            faults.push(format!("trainable_token_indices has {id} twice"));
+        }
+        if !self.trainable_token_indices.is_empty() && self.saves_module("model.embed_tokens") {
+            faults.push("embed_tokens is trained whole by modules_to_save: leave trainable_token_indices out".into());
         }
         faults
     }
@@ -204,6 +214,7 @@ impl LoraConfig {
             target_modules,
             modules_to_save: value("modules_to_save")
                 .map_or(Ok(Vec::new()), |value| names("modules_to_save", value))?,
+            trainable_token_indices: value("trainable_token_indices").map_or(Ok(Vec::new()), token_indices)?,
             use_rslora: flag("use_rslora")?,
             use_dora: flag("use_dora")?,
             rank_pattern: entries("rank_pattern")
@@ -221,6 +232,8 @@ impl LoraConfig {
 
     /// The object to write as `adapter_config.json`, with every key that PEFT and vLLM look at.
     pub(crate) fn to_json(&self, base_model: &str) -> Value {
+        let tokens = &self.trainable_token_indices;
+        let tokens = if tokens.is_empty() { Value::Null } else { json!(tokens) };
         let modules_to_save = if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) };
         json!({
             "alpha_pattern": self.alpha_pattern,
@@ -237,6 +250,7 @@ impl LoraConfig {
             "rank_pattern": self.rank_pattern,
             "target_modules": self.target_modules.to_json(),
             "task_type": "CAUSAL_LM",
+            "trainable_token_indices": tokens,
             "use_dora": self.use_dora,
             "use_rslora": self.use_rslora,
         })
@@ -254,13 +268,30 @@ fn names(key: &str, value: &Value) -> Result<Vec<String>, String> {
     list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
 }
 
+/// A list of tokens, or such a list for the embedding by its name.
+fn token_indices(value: &Value) -> Result<Vec<u32>, String> {
+    let list = match value {
+        Value::Object(lists) => {
+            if let Some((layer, _)) = lists.iter().find(|(layer, _)| !ends_in("model.embed_tokens", layer)) {
+                return Err(format!(
+                    "`trainable_token_indices` names `{layer}`; only the embedding's rows are trained"
+                ));
+            }
+            lists.values().next().cloned().unwrap_or(Value::Array(Vec::new()))
+        }
+        list => list.clone(),
+    };
+    let wrong = || format!("`trainable_token_indices` is {value}, expected a list of token ids");
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+    list.as_array().ok_or_else(wrong)?.iter().map(id).collect()
+}
+
 /// A key that changes the computation in a way that is not supported.
 fn unsupported(raw: &Map<String, Value>) -> Option<&'static str> {
     const OFF: [&str; 4] = ["fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora"];
-    const EMPTY: [&str; 7] = [
+    const EMPTY: [&str; 6] = [
         "layer_replication",
         "target_parameters",
-        "trainable_token_indices",
         "alora_invocation_tokens",
         "velora_config",
         "kasa_config",
@@ -370,6 +401,7 @@ mod tests {
             lora_alpha: 7.5,
             target_modules: TargetModules::Pattern(".*_proj".into()),
             modules_to_save: vec!["norm".into()],
+            trainable_token_indices: vec![3, 1],
             use_dora: true,
             rank_pattern: [("q_proj".into(), 2)].into(),
             ..LoraConfig::default()

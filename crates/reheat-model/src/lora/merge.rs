@@ -12,6 +12,8 @@ impl Qwen2 {
         if self.adapter.take().is_none() {
             return self;
         }
+        // The embedding holds them already.
+        self.token_adapter = None;
         for (_, layer) in self.dense_layers_mut() {
             if let Some(adapter) = layer.adapter.take() {
                 layer.set_weight(adapter.merged(layer));

@@ -10,7 +10,7 @@ use reheat_kernels::MappedFile;
 use safetensors::SafeTensors;
 
 use super::attach::is_adapters;
-use super::{Factors, LoraConfig, PEFT_PREFIX};
+use super::{Factors, LoraConfig, PEFT_PREFIX, TOKENS_FIELD, TOKENS_PARENT, TokenRows};
 use crate::error::Misshapen;
 use crate::load::values_of;
 use crate::save::write_json;
@@ -85,6 +85,7 @@ pub(crate) fn load(base: Qwen2, dir: &Path) -> Result<Qwen2, ModelError> {
     let map = MappedFile::open(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
     let file =
         SafeTensors::deserialize(&map).map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
+    config.check_tokens(base.config()).map_err(|message| ModelError::Config { path: dir.join(CONFIG), message })?;
     let mut tensors = AdapterTensors::read(&path, &file)?;
     let device = base.device();
     let model = tensors.attach(base, &config, base_model.as_deref().unwrap_or_default(), &device);
@@ -136,8 +137,15 @@ impl AdapterTensors {
             }
         }
         let mut factors = |path: &str, layer: &Linear, _: u64| self.factors(path, layer, &config, device);
-        let model = base.adapted(&config, base_model, &modules, &mut factors);
-        model.map(&mut Replace { path: ParameterPath::new(""), tensors: self, device })
+        let mut model = base.adapted(&config, base_model, &modules, &mut factors);
+        let tokens = &config.trainable_token_indices;
+        if !tokens.is_empty() {
+            let shape = [tokens.len(), model.config().hidden_size];
+            let name = format!("{TOKENS_PARENT}.{TOKENS_FIELD}.trainable_tokens_delta");
+            model.token_adapter = self.take(&name, shape, device).map(|rows| TokenRows::new(tokens, rows));
+        }
+        let model = model.map(&mut Replace { path: ParameterPath::new(""), tensors: self, device });
+        model.with_token_rows_written()
     }
 
     /// The adapter of one layer, or `None` where the file has none.

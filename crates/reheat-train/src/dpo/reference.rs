@@ -104,10 +104,11 @@ pub(crate) fn mix(reference: Qwen2, policy: &Qwen2, alpha: f64) -> Qwen2 {
             values.insert(name.to_owned(), value);
         }
     });
-    map_parameters(reference, "", |name, old| match values.remove(name) {
+    let mixed = map_parameters(reference, "", |name, old| match values.remove(name) {
         Some(new) => old * (1.0 - alpha) + new * alpha,
         None => old,
-    })
+    });
+    mixed.with_token_rows_written()
 }
 
 /// Hex digest of everything that the log-probabilities depend on.

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use reheat_kernels::{AttentionLayout, RotaryTable, embedding_backward};
 use reheat_model::{Block, Qwen2};
 
-use super::{Checkpointing, EMBEDDING, gradient_of, store};
+use super::{Checkpointing, EMBEDDING, TOKEN_ROWS, gradient_of, gradient_of_rows, store, token_rows};
 use crate::Gradients;
 
 /// A backward pass under way; it holds nothing of the parameters of a stage that is done, which may then change.
@@ -15,7 +15,7 @@ pub(crate) struct BackwardPass<'a> {
     pub(super) context: Context,
     /// Gradient of what the stage below gave.
     pub(super) gy: Option<Tensor<2>>,
-    /// The tokens, while the embedding is trained and still to come.
+    /// The tokens, while the embedding, or rows of it, are trained and still to come.
     pub(super) embedded: Option<&'a [i32]>,
 }
 
@@ -23,7 +23,7 @@ impl BackwardPass<'_> {
     /// Takes the next block, or the embedding at last, and adds the gradients of its parameters. `false` once nothing
     /// was left to take.
     ///
-    /// All gradients that were added are whole, but that of the embedding: a head that is tied to it begins it.
+    /// All gradients that were added are whole, but that of the embedding or of rows of it: a head that is tied to it begins it.
     pub(crate) fn descend(&mut self, model: &Qwen2, gradients: &mut Gradients) -> bool {
         if let Some((index, segment)) = self.segments.pop() {
             let name = format!("model.layers.{index}");
@@ -34,9 +34,15 @@ impl BackwardPass<'_> {
         let Some(input_ids) = self.embedded.take() else { return false };
         let gy =
             self.gy.take().expect("the lowest block gives the gradient of its input where the embedding is trained");
-        let embedding = model.embed_tokens.weight.val();
-        let gradient = gradient_of(gradients, EMBEDDING, &embedding, model.compute());
-        store(gradients, EMBEDDING, embedding_backward(gradient, input_ids, gy));
+        if let Some(rows) = &model.token_adapter {
+            let gradient = gradient_of_rows(gradients, rows);
+            store(gradients, TOKEN_ROWS, token_rows::of_embedding(gradient, rows, input_ids, gy.clone()));
+        }
+        if model.trains(EMBEDDING) {
+            let embedding = model.embed_tokens.weight.val();
+            let gradient = gradient_of(gradients, EMBEDDING, &embedding, model.compute());
+            store(gradients, EMBEDDING, embedding_backward(gradient, input_ids, gy));
+        }
         true
     }
 }

@@ -51,7 +51,7 @@ impl<M: Method> Trainer<M> {
         let updated = Updated { measures, grad_norm }.checked()?;
         let scale = clip_scale(grad_norm, config.max_grad_norm);
         let model = self.model.take().expect("present, as it was above");
-        self.model = Some(self.optimizer.step(model, gradients, rates, scale));
+        self.model = Some(self.optimizer.step(model, gradients, rates, scale).with_token_rows_written());
         Ok(updated)
     }
 
@@ -100,7 +100,7 @@ impl<M: Method> Trainer<M> {
                     break;
                 }
             }
-            model = take(model, gradients);
+            model = take(model, gradients).with_token_rows_written();
         }
         self.model = Some(model);
         Updated { measures, grad_norm: norm.value() }.checked()

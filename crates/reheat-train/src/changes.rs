@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::TrainError;
 
 /// Settings that leave weights, moments and rows of metrics as they are.
-const WITHOUT_EFFECT: [&str; 17] = [
+const WITHOUT_EFFECT: [&str; 18] = [
     "gradient_checkpointing",
     "optimizer_in_backward",
     "logging_strategy",
@@ -15,6 +15,7 @@ const WITHOUT_EFFECT: [&str; 17] = [
     "eval_steps",
     "eval_delay",
     "eval_on_start",
+    "eval_rows_sha256",
     "per_device_eval_batch_size",
     "greater_is_better",
     "metric_for_best_model",
@@ -27,15 +28,17 @@ const WITHOUT_EFFECT: [&str; 17] = [
 
 /// Settings that say which rows a step has: with others, some rows would be seen twice and some never. The optimizer,
 /// whose moments another one cannot use. And those that say which parameters are trained.
-const FIXED: [&str; 10] = [
+const FIXED: [&str; 12] = [
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "train_sampling_strategy",
     "seed",
     "optim",
+    "use_peft",
     "lora_r",
     "lora_target_modules",
     "lora_modules_to_save",
+    "trainable_token_indices",
     "use_dora",
     "rank_pattern",
 ];
@@ -64,9 +67,9 @@ pub(crate) fn compare(
     settings: (&Map<String, Value>, &Map<String, Value>),
     identity: (&Map<String, Value>, &Map<String, Value>),
 ) -> Result<Vec<Change>, TrainError> {
-    let changes = differences(settings.0, settings.1);
-    let (refused, allowed): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| FIXED.contains(&change.key.as_str()));
+    let is_methods = |key: &str| identity.0.contains_key(key) || identity.1.contains_key(key);
+    let changes = differences(settings.0, settings.1).into_iter().filter(|change| !is_methods(&change.key));
+    let (refused, allowed): (Vec<_>, Vec<_>) = changes.partition(|change| FIXED.contains(&change.key.as_str()));
     let refused: Vec<String> =
         refused.into_iter().chain(differences(identity.0, identity.1)).map(|change| change.to_string()).collect();
     if refused.is_empty() { Ok(allowed) } else { Err(TrainError::Changed(refused)) }

@@ -26,9 +26,6 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const MASTER: &str = "master.safetensors";
 /// What the method carries from step to step, as JSON and as tensors.
 const METHOD: MethodFiles = MethodFiles { values: "method_state.json", tensors: "method_state.safetensors" };
-/// The same of the method on the evaluation rows.
-const EVALUATION: MethodFiles =
-    MethodFiles { values: "evaluation_state.json", tensors: "evaluation_state.safetensors" };
 /// Name of a checkpoint's directory, before the step.
 pub(crate) const PREFIX: &str = "checkpoint-";
 
@@ -69,14 +66,9 @@ pub(crate) fn write_state(
     Ok(written)
 }
 
-/// Writes what the method, and the method on the evaluation rows, carry from step to step.
-pub(crate) fn write_method_states(
-    dir: &Path,
-    method: MethodState,
-    evaluation: Option<MethodState>,
-) -> Result<(), TrainError> {
-    METHOD.write(dir, method)?;
-    evaluation.map_or(Ok(()), |state| EVALUATION.write(dir, state))
+/// Writes what the method carries from step to step.
+pub(crate) fn write_method_state(dir: &Path, method: MethodState) -> Result<(), TrainError> {
+    METHOD.write(dir, method)
 }
 
 impl MethodFiles {
@@ -197,11 +189,6 @@ impl Checkpoint {
         METHOD.read(self, device)
     }
 
-    /// What the method on the evaluation rows carries from step to step.
-    pub(crate) fn evaluation_state(&self, device: &Device) -> Result<MethodState, TrainError> {
-        EVALUATION.read(self, device)
-    }
-
     /// The trained parameters by name.
     pub(crate) fn weights(&self, device: &Device) -> Result<BTreeMap<String, Tensor<1>>, TrainError> {
         let master = self.dir.join(MASTER);
@@ -227,7 +214,7 @@ impl Checkpoint {
         Ok(paths
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.ends_with(".safetensors") && ![OPTIMIZER, METHOD.tensors, EVALUATION.tensors].contains(&&*name)
+                name.ends_with(".safetensors") && ![OPTIMIZER, METHOD.tensors].contains(&&*name)
             })
             .collect())
     }
@@ -255,6 +242,7 @@ pub(crate) fn take_weights(
         }
         None => value,
     });
+    let model = model.with_token_rows_written();
     (model, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) })
 }
 

@@ -65,7 +65,7 @@ pub trait Method {
 
     /// What the method carries from one step to the next beside its rows and settings: nothing, unless it says so.
     ///
-    /// It becomes part of every checkpoint.
+    /// It becomes part of every checkpoint. Of the method that evaluates nothing is kept: see [`follow`](Self::follow).
     fn state(&self) -> MethodState {
         MethodState::default()
     }
@@ -76,6 +76,15 @@ pub trait Method {
     /// What is wrong with the state.
     fn restore(&mut self, _state: MethodState) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Takes over what an evaluation shares with the training under way, such as a reference that follows the policy.
+    ///
+    /// Called before each evaluation on the method that has the rows to evaluate with; `training` has the others.
+    fn follow(&mut self, _training: &Self)
+    where
+        Self: Sized,
+    {
     }
 
     /// The perplexity that belongs to a loss, where the loss is a mean negative log-likelihood.

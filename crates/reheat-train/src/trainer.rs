@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use reheat_data::epoch_order;
 use reheat_model::Qwen2;
+use serde_json::{Map, Value};
 
 pub use self::evaluation::evaluate;
 use self::update::{NotFinite, Updated};
@@ -26,6 +27,8 @@ pub struct Trainer<M> {
     /// The method on the rows to evaluate with.
     evaluation: Option<M>,
     config: TrainingConfig,
+    /// Further settings of the run, by name.
+    settings: Map<String, Value>,
     schedule: LrSchedule,
     optimizer: Optimizer,
     run_dir: Option<RunDir>,
@@ -93,6 +96,7 @@ impl<M: Method> Trainer<M> {
             method,
             evaluation: None,
             config,
+            settings: Map::new(),
             schedule,
             optimizer,
             run_dir: None,
@@ -110,6 +114,13 @@ impl<M: Method> Trainer<M> {
         method.check(self.model().config())?;
         self.evaluation = Some(method);
         Ok(self)
+    }
+
+    /// Further settings that the result depends on, such as how a frozen model is held: checkpoints keep them beside the
+    /// loop's, and [`resume`](Self::resume) compares them.
+    pub fn with_settings(mut self, settings: Map<String, Value>) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Writes checkpoints and the final model into a directory.

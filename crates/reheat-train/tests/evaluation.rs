@@ -5,11 +5,11 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use reheat_data::Sequence;
+use reheat_data::{PreferencePair, Sequence};
 use reheat_model::{Qwen2, Qwen2Config, for_each_parameter};
 use reheat_train::{
-    Checkpoint, IntervalStrategy, JsonLines, NoCallback, RunDir, SaveStrategy, Sft, SftConfig, TrainError, Trainer,
-    TrainingConfig, evaluate,
+    Checkpoint, Dpo, DpoConfig, IntervalStrategy, JsonLines, NoCallback, Reference, RunDir, SaveStrategy, Sft,
+    SftConfig, TrainError, Trainer, TrainingConfig, evaluate,
 };
 
 /// Means of the same f32 numbers, added in another order.
@@ -176,4 +176,31 @@ fn a_metric_that_is_not_measured_is_named() {
         error.to_string(),
         "metric_for_best_model is `accuracy`, but an evaluation measures loss, entropy, mean_token_accuracy, perplexity"
     );
+}
+
+/// Evaluations see the reference that training has, however seldom they are.
+#[test]
+fn the_reference_of_evaluations_follows_with_that_of_training() {
+    let pairs: Vec<PreferencePair> = (0..6u32)
+        .map(|row| PreferencePair {
+            prompt_ids: vec![row, row + 1],
+            chosen_ids: (0..2 + row % 3).map(|i| (row * 7 + i) % 64).collect(),
+            rejected_ids: (0..4 - row % 2).map(|i| (row * 3 + i * 5) % 64).collect(),
+        })
+        .collect();
+    let evaluated_every = |steps: u64| {
+        let mut settings = DpoConfig::default();
+        settings.sync_ref_model = true;
+        settings.ref_model_sync_steps = 2;
+        let dpo = || Dpo::new(pairs.clone(), settings.clone(), Reference::Model(Box::new(model()))).unwrap();
+        let mut config = config();
+        config.eval_steps = Some(steps);
+        config.max_steps = 6;
+        let mut trainer = Trainer::new(model(), dpo(), config).unwrap().with_evaluation(dpo()).unwrap();
+        trainer.train(&mut NoCallback).unwrap();
+        trainer.evaluations().iter().map(|row| (row.step, row.loss)).collect::<Vec<_>>()
+    };
+    let each = evaluated_every(1);
+    let some: Vec<_> = each.iter().copied().filter(|(step, _)| step % 3 == 0).collect();
+    assert_eq!(evaluated_every(3), some);
 }

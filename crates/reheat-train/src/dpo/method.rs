@@ -196,6 +196,14 @@ impl Method for Dpo {
         taken
     }
 
+    /// The reference is the one that training has; where it is due to follow at this very step, it does so in both.
+    fn follow(&mut self, training: &Self) {
+        if let (true, Reference::Model(reference)) = (self.config.sync_ref_model, &training.reference) {
+            self.reference = Reference::Model(reference.clone());
+            self.synced_at = training.synced_at;
+        }
+    }
+
     fn sequences<'a>(&self, batch: &'a DpoBatch) -> &'a Batch {
         &batch.answers.sequences
     }

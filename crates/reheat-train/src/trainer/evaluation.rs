@@ -19,6 +19,7 @@ impl<M: Method> Trainer<M> {
         let (step, epoch) = (self.progress.step, self.epoch());
         let model = self.model.as_ref().expect("the model is absent only inside a step");
         let Some(method) = &mut self.evaluation else { return Ok(None) };
+        method.follow(&self.method);
         let (seed, batch_size) = (self.config.seed, self.config.per_device_eval_batch_size);
         let row = measure(method, StepContext::new(model, batch_size, step, seed))?;
         Ok(Some(EvalRow { epoch, ..row }))

@@ -77,13 +77,18 @@ impl<M: Method> Trainer<M> {
             });
         }
         let written = checkpoint::write_state(dir, &state, moments, &master)?;
-        checkpoint::write_method_states(dir, self.method.state(), self.evaluation.as_ref().map(Method::state))?;
+        checkpoint::write_method_state(dir, self.method.state())?;
         Ok(written)
     }
 
     fn settings(&self) -> Map<String, Value> {
-        let Value::Object(mut settings) = json!(self.config) else { unreachable!("settings are a struct") };
+        let Value::Object(own) = json!(self.config) else { unreachable!("settings are a struct") };
+        let mut settings = self.settings.clone();
+        settings.extend(own);
         settings.extend(self.model().lora_config().into_iter().flat_map(adapter_settings));
+        if let Some(rows) = self.evaluation.as_ref().and_then(|method| method.identity().remove("rows_sha256")) {
+            settings.insert("eval_rows_sha256".into(), rows);
+        }
         settings
     }
 
@@ -102,9 +107,6 @@ impl<M: Method> Trainer<M> {
         let damaged = |reason| TrainError::Damaged { dir: checkpoint.dir().into(), reason };
         self.optimizer.restore(state.optimizer_steps, moments).map_err(damaged)?;
         self.method.restore(checkpoint.method_state(&device)?).map_err(damaged)?;
-        if let Some(method) = &mut self.evaluation {
-            method.restore(checkpoint.evaluation_state(&device)?).map_err(damaged)?;
-        }
         self.progress = state.progress;
         Ok(changes)
     }
@@ -161,6 +163,7 @@ fn adapter_settings(config: &LoraConfig) -> Map<String, Value> {
         "lora_dropout": config.lora_dropout,
         "lora_target_modules": targets,
         "lora_modules_to_save": config.modules_to_save,
+        "trainable_token_indices": config.trainable_token_indices,
         "use_rslora": config.use_rslora,
         "use_dora": config.use_dora,
         "rank_pattern": config.rank_pattern,

@@ -34,6 +34,11 @@ pub(crate) use self::{
     generate::stream_text,
     source::{ModelArg, ModelSource, choose_eos},
 };
+#[cfg(test)]
+pub(crate) use self::{
+    dpo::DpoSettings, grpo::GrpoSettings, kto::KtoSettings, reward::RewardSettings, rloo::RlooSettings,
+    sft::SftSettings,
+};
 
 /// What `reheat` can do.
 #[derive(Debug, Subcommand)]

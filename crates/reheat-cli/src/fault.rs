@@ -14,7 +14,10 @@ use std::{
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use console::style;
 
-use crate::settings::{Foreign, foreign};
+use crate::{
+    dashboard,
+    settings::{Foreign, foreign},
+};
 
 mod library; // what the libraries' errors say about themselves
 
@@ -205,6 +208,11 @@ pub(crate) fn install_panic_hook() {
             "{} this is a bug in reheat; please report it with the command that was run",
             style("hint:").cyan().bold().for_stderr()
         );
+        // The dashboard's renderer would go on drawing while this thread unwinds.
+        if dashboard::is_taken() {
+            dashboard::restore();
+            std::process::exit(1);
+        }
     }));
 }
 

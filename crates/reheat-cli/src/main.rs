@@ -12,10 +12,12 @@ mod kernels;
 mod demo; // the bundled model and dataset
 mod hub; // names of repositories to folders
 mod interrupt; // Ctrl-C
+mod talk; // stderr
 mod output; // stdout
 mod painted; // text with what is trained in colour
 mod plot; // curves and bars, in the terminal and as files
 mod progress;
+mod dashboard; // live curves on the whole terminal
 mod training; // from a typed training command to the loop
 mod curves; // the curves of a run
 mod samples; // answers while a model trains
@@ -55,12 +57,13 @@ fn start_logging(verbose: u8) {
     };
     let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // The HTTP client logs whole addresses, and those of storage are signed: who has one, has the file.
-    for quiet in ["ureq=warn", "ureq_proto=warn"] {
+    // The dashboard says itself what it warns of.
+    for quiet in ["ureq=warn", "ureq_proto=warn", "burn_train=error"] {
         filter = filter.add_directive(quiet.parse().expect("it is a target and a level"));
     }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| talk::Talk)
         .without_time()
         .with_target(false)
         .init();

@@ -1,8 +1,8 @@
-//! Progress of a training run on stderr: a bar on a terminal, plain lines elsewhere.
+//! Progress of a training run: a bar on a terminal, plain lines elsewhere, a dashboard where it is asked for.
 
 use std::{
     io::IsTerminal as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,10 @@ use reheat_train::{Advice, Callback, Control, EvalRow, Health, LogRow, TrainErro
 
 use crate::{
     curves::{self, Curves},
+    dashboard::{self, Dashboard},
     interrupt::Interrupt,
     samples::Samples,
+    talk,
 };
 
 /// Longest silence of a plain log.
@@ -44,10 +46,17 @@ pub(crate) struct TrainingProgress {
 /// Shortest time between two drawings of the curves.
 const PLOT_INTERVAL: Duration = Duration::from_secs(15);
 
-#[derive(Debug)]
 enum Shown {
+    /// Until the first step is about to be taken.
+    NoDashboardYet {
+        name: &'static str,
+        config: TrainingConfig,
+    },
+    Dashboard(Dashboard),
     Bar(ProgressBar),
-    Lines { last: Option<Instant> },
+    Lines {
+        last: Option<Instant>,
+    },
     Nothing,
 }
 
@@ -71,6 +80,15 @@ impl TrainingProgress {
             health: Health::new(),
             watch: None,
         }
+    }
+
+    /// Shows live curves on the whole terminal, where there is one.
+    pub(crate) fn with_dashboard(self, name: &'static str, config: &TrainingConfig) -> Self {
+        if Dashboard::is_possible() {
+            return Self { shown: Shown::NoDashboardYet { name, config: config.clone() }, ..self };
+        }
+        eprintln!("note: --tui needs a terminal for input and output, and this is none: no dashboard is shown");
+        self
     }
 
     /// Tells what `watch` finds.
@@ -105,9 +123,31 @@ impl TrainingProgress {
     /// A line above the bar.
     fn say(&self, line: &str) {
         match &self.shown {
-            Shown::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-            Shown::Lines { .. } => eprintln!("{line}"),
+            Shown::Bar(bar) => bar.suspend(|| talk::say(line)),
+            Shown::Lines { .. } | Shown::NoDashboardYet { .. } => talk::say(line),
+            Shown::Dashboard(dashboard) => {
+                dashboard.note(line);
+                talk::say(line);
+            }
             Shown::Nothing => {}
+        }
+    }
+
+    /// Opens the dashboard if it is wanted, with the curves of the run that goes on.
+    fn open_dashboard(&mut self, start: &TrainStart) {
+        let Shown::NoDashboardYet { name, config } = &self.shown else { return };
+        let progress = dashboard::Progress::new(start, config.steps_per_epoch(start.num_rows));
+        match Dashboard::open(name, progress, self.interrupt.clone()) {
+            Ok(dashboard) => {
+                for row in &self.curves.rows {
+                    dashboard.step(row, Vec::new(), String::new());
+                }
+                self.shown = Shown::Dashboard(dashboard);
+            }
+            Err(error) => {
+                eprintln!("note: no dashboard can be shown: {error}");
+                self.shown = Shown::Lines { last: None };
+            }
         }
     }
 
@@ -128,10 +168,12 @@ impl TrainingProgress {
         Self { shown: Shown::Nothing, ..Self::new(interrupt) }
     }
 
-    /// Removes the bar.
+    /// Removes the bar, or gives the terminal back.
     pub(crate) fn finish(&mut self) {
-        if let Shown::Bar(bar) = &self.shown {
-            bar.finish_and_clear();
+        match &mut self.shown {
+            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::Dashboard(dashboard) => dashboard.close(),
+            Shown::NoDashboardYet { .. } | Shown::Lines { .. } | Shown::Nothing => {}
         }
     }
 
@@ -169,6 +211,7 @@ impl Callback for TrainingProgress {
         self.total_steps = start.total_steps;
         self.first_step = start.step;
         self.started = Instant::now();
+        self.open_dashboard(start);
         if let Shown::Bar(bar) = &mut self.shown {
             *bar = ProgressBar::new(start.total_steps);
             let style =
@@ -202,7 +245,12 @@ impl Callback for TrainingProgress {
                     eprintln!("{line}  {} left", clock(remaining));
                 }
             }
-            Shown::Nothing => {}
+            Shown::Dashboard(dashboard) => {
+                let speed = Some(("tokens per second", row.tokens_per_second));
+                let memory = resident_bytes().map(|bytes| ("memory (GB)", bytes / 1e9));
+                dashboard.step(row, speed.into_iter().chain(memory).collect(), format!("{} left", clock(remaining)));
+            }
+            Shown::NoDashboardYet { .. } | Shown::Nothing => {}
         }
         let advice = self.health.step(row);
         self.advise(&advice);
@@ -211,12 +259,22 @@ impl Callback for TrainingProgress {
         }
         self.curves.rows.push(row.clone());
         self.draw_when_due();
-        if self.interrupt.is_raised() { Control::Stop } else { Control::Continue }
+        let wants_stop = matches!(&self.shown, Shown::Dashboard(dashboard) if dashboard.wants_stop());
+        if wants_stop || self.interrupt.is_raised() { Control::Stop } else { Control::Continue }
+    }
+
+    fn on_save(&mut self, _dir: &Path) {
+        if let Shown::Dashboard(dashboard) = &self.shown {
+            dashboard.saved();
+        }
     }
 
     fn on_evaluate(&mut self, row: &EvalRow, model: &Qwen2) -> Result<(), TrainError> {
         let perplexity = row.metric("perplexity").map(|value| format!("  perplexity {value:.3}")).unwrap_or_default();
         self.say(&format!("step {}  eval_loss {:.4}{perplexity}", row.step, row.loss));
+        if let Shown::Dashboard(dashboard) = &self.shown {
+            dashboard.evaluation(row);
+        }
         self.curves.evaluations.push(row.clone());
         if let Some(samples) = &self.samples {
             let lines = samples.take(row.step, model);

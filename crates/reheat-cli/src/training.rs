@@ -5,6 +5,7 @@
 mod settings; // that every training command has
 mod peft; // adapters
 mod output; // the output folder, and an earlier run in it
+mod changes; // what a changed setting means for a run that goes on
 mod companions; // what is saved beside the weights
 mod results; // what a run leaves
 pub(crate) mod rollouts; // what commands share that learn from completions
@@ -202,13 +203,14 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         Some(prepared) => Some(command.method(prepared.examples, &model, &setup)?),
         None => None,
     };
-    let mut trainer = Trainer::new(model, method, setup.settings.training.clone())?;
+    let mut trainer = Trainer::new(model, method, setup.settings.training.clone())?
+        .with_settings(changes::compared(&resolved, C::table()));
     if let Some(method) = evaluation {
         trainer = trainer.with_evaluation(method)?;
     }
-    setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir)?;
+    setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir, C::table())?;
     let watch = command.watch(&setup.settings);
-    let run = Run { setup: &setup, resolved: &resolved, card, truncated, watch };
+    let run = Run { name: C::NAME, setup: &setup, resolved: &resolved, card, truncated, watch };
     finish(&run.train(trainer)?, C::NEXT, &setup.output_dir, args.format)
 }
 

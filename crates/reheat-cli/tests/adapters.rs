@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use burn::tensor::Device;
+use reheat_model::{Qwen2, Qwen2Config, SaveOptions};
 use tempfile::TempDir;
 
 /// A folder with a tiny model, `base`, and rows, `rows.jsonl`.
@@ -164,4 +166,63 @@ fn a_stopped_run_with_adapters_goes_on_in_the_same_bytes() {
 fn settings_of_adapters_without_adapters_are_noted() {
     let ended = Bench::new().succeeds(&format!("{SFT} --model base --output-dir out --lora-r 4"));
     assert!(ended.stderr.contains("note: --lora-r: `lora_r` has no effect without use_peft"), "{}", ended.stderr);
+}
+
+/// A token that the tokenizer did not have is added, trained, saved with the adapter, and in the merged model.
+#[test]
+fn new_tokens_are_added_and_trained() {
+    let bench = Bench::new();
+    // As many rows as Qwen2.5 has to spare, in small.
+    let config = Qwen2Config::tiny(264);
+    Qwen2::random(&config, 7, &Device::flex())
+        .save(&bench.path("base"), &SaveOptions::default())
+        .expect("it is writable");
+    let rows = r#"{"prompt":"a","completion":"<call>b</call>"}"#;
+    fs::write(bench.path("calls.jsonl"), format!("{rows}\n").repeat(4)).expect("it is writable");
+    let train = "sft --model base --dataset calls.jsonl --output-dir out --max-steps 4 --learning-rate 1e-2 --use-peft \
+                 --save-steps 2 --new-tokens <call> </call>";
+    bench.succeeds(train);
+    let settings = fs::read_to_string(bench.path("out/adapter_config.json")).expect("the adapter is there");
+    let settings: serde_json::Value = serde_json::from_str(&settings).expect("it is JSON");
+    assert_eq!(settings["trainable_token_indices"], serde_json::json!([259, 260]));
+    let ids = |model: &str| bench.succeeds(&format!("tokenize --model {model} --json <call>")).stdout;
+    assert!(ids("out").contains("259"), "{}", ids("out"));
+    // Resumed in the middle, the same bytes.
+    let expected = fs::read(bench.path("out/adapter_model.safetensors")).expect("the adapter is there");
+    fs::remove_dir_all(bench.path("out/checkpoint-4")).expect("the checkpoint is there");
+    bench.succeeds(&format!("{train} --resume-from-checkpoint"));
+    assert_eq!(fs::read(bench.path("out/adapter_model.safetensors")).expect("the adapter is there"), expected);
+    bench.succeeds("merge --model out --output-dir merged");
+    let answer = |model: &str| {
+        bench
+            .succeeds(&format!("generate --model {model} --max-new-tokens 8 --temperature 0 --dtype float32 <call>"))
+            .stdout
+    };
+    assert_eq!(answer("merged"), answer("out"));
+    assert!(ids("merged").contains("259"));
+
+    let told = bench.refused(&train.replace("<call> </call>", "<a> <b> <c> <d> <e> <f>").replace("out", "other"));
+    assert!(told.contains("`<f>` would be token 264, and the model has rows for 264 tokens"), "{told}");
+}
+
+#[test]
+fn a_changed_base_is_noticed_when_a_run_goes_on() {
+    let bench = Bench::new();
+    let train = "sft --model base --output-dir out --save-steps 2 --use-peft --dtype float32";
+    bench.succeeds(&format!("{train} --dataset rows.jsonl --max-steps 2"));
+    fs::rename(bench.path("rows.jsonl"), bench.path("moved.jsonl")).expect("the rows are there");
+    let changed = "--dataset moved.jsonl --max-steps 4 --load-in-8bit --resume-from-checkpoint --tui";
+    let told = bench.succeeds(&format!("{train} {changed}")).stderr;
+    for line in [
+        "note: load_in_8bit was false, is true: the run ends in other weights than without the change",
+        "note: dataset_name was [\"rows.jsonl\"], is [\"moved.jsonl\"]: the rows are the same",
+        "note: max_steps was 2, is 4:",
+    ] {
+        assert!(told.contains(line), "{line} is not in {told}");
+    }
+    assert_eq!(told.matches(" was ").count(), 3, "{told}");
+    let told = bench.refused(
+        &format!("{train} --dataset moved.jsonl --max-steps 6 --resume-from-checkpoint").replace("--use-peft", ""),
+    );
+    assert!(told.contains("use_peft was true, is false"), "{told}");
 }

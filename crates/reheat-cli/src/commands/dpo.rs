@@ -12,7 +12,7 @@ use crate::{
     fault::Fault,
     progress::{self, Watch},
     settings::{AnswerSettings, Fact, HasTable, Resolved, Table},
-    training::{self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
+    training::{self, EvaluationSettings, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
 };
 
 /// Train a model to prefer the better of two answers.
@@ -38,13 +38,17 @@ pub(super) fn run(args: &DpoArgs) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct DpoSettings {
     data: AnswerSettings,
+    evaluation: EvaluationSettings,
     loss: DpoConfig,
 }
 
 impl HasTable for DpoSettings {
     fn table() -> &'static Table {
         static TABLE: LazyLock<Table> = LazyLock::new(|| {
-            training::table(|table| table.with::<AnswerSettings>("Data").with::<DpoConfig>("Loss"))
+            let own = |table: Table| {
+                table.with::<AnswerSettings>("Data").with::<EvaluationSettings>("Evaluation").with::<DpoConfig>("Loss")
+            };
+            training::table(own)
                 // TRL turns all dropout off.
                 .with_default("lora_dropout", json!(0.0))
                 .with_default("learning_rate", json!(1e-6))
@@ -60,11 +64,15 @@ impl TrainingCommand for DpoSettings {
     type Method = Dpo;
 
     fn extract(resolved: &Resolved) -> Result<Self, Fault> {
-        Ok(Self { data: resolved.extract()?, loss: resolved.extract()? })
+        Ok(Self { data: resolved.extract()?, evaluation: resolved.extract()?, loss: resolved.extract()? })
     }
 
     fn faults(&self, _shared: &SharedSettings) -> Vec<String> {
         self.loss.faults()
+    }
+
+    fn evaluation(&self) -> Option<&EvaluationSettings> {
+        Some(&self.evaluation)
     }
 
     fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<PreferencePair>> {

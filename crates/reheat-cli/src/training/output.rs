@@ -7,7 +7,8 @@ use reheat_train::{Checkpoint, Method, Trainer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use super::changes;
+use crate::{fault::Fault, settings::Table};
 
 /// Where results go, and whether an earlier run is continued.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +21,8 @@ pub(crate) struct OutputSettings {
     pub(super) resume_from_checkpoint: Option<String>,
     /// Remove the checkpoints that an earlier run left in the output folder.
     pub(super) overwrite_output_dir: bool,
+    /// Show live curves on the whole terminal instead of a bar: `q` asks how to stop, arrows choose what is drawn.
+    pub(super) tui: bool,
     /// Prompts that the model answers at each evaluation; shown, and kept in `samples.jsonl`.
     pub(crate) sample_prompts: Vec<String>,
     /// Longest of those answers in tokens.
@@ -32,6 +35,7 @@ impl Default for OutputSettings {
             output_dir: None,
             resume_from_checkpoint: None,
             overwrite_output_dir: false,
+            tui: false,
             sample_prompts: Vec::new(),
             sample_max_new_tokens: 64,
         }
@@ -61,7 +65,12 @@ impl OutputSettings {
     }
 
     /// Goes on with an earlier run, or clears its remains away.
-    pub(super) fn resume_or_clear<M: Method>(&self, trainer: &mut Trainer<M>, dir: &Path) -> anyhow::Result<()> {
+    pub(super) fn resume_or_clear<M: Method>(
+        &self,
+        trainer: &mut Trainer<M>,
+        dir: &Path,
+        table: &Table,
+    ) -> anyhow::Result<()> {
         let Some(choice) = self.resumes() else { return remove_checkpoints(dir) };
         let checkpoint = match choice {
             "true" | "True" => {
@@ -74,12 +83,7 @@ impl OutputSettings {
             dir => Checkpoint::open(Path::new(dir))?,
         };
         for change in trainer.resume(&checkpoint)? {
-            let effect = if change.has_effect {
-                "the run ends in other weights than without the change"
-            } else {
-                "no effect on the weights"
-            };
-            eprintln!("note: {change}: {effect}");
+            eprintln!("note: {change}: {}", changes::effect(&change, table));
         }
         eprintln!("resuming from `{}`", checkpoint.dir().display());
         Ok(())

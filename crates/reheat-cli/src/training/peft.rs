@@ -24,6 +24,8 @@ pub(crate) struct PeftSettings {
     lora_target_modules: Option<Vec<String>>,
     /// Modules that are trained whole and saved beside the adapters, such as lm_head, embed_tokens.
     lora_modules_to_save: Option<Vec<String>>,
+    /// Token ids whose rows of the embedding, and of a tied head, are trained too; those of new_tokens are among them.
+    trainable_token_indices: Option<Vec<u32>>,
     /// Scale by lora_alpha / √lora_r.
     use_rslora: bool,
     /// Train the lengths of the weights' rows apart from their directions.
@@ -56,6 +58,7 @@ impl Default for PeftSettings {
             lora_dropout: 0.05,
             lora_target_modules: None,
             lora_modules_to_save: None,
+            trainable_token_indices: None,
             use_rslora: false,
             use_dora: false,
             load_in_4bit: false,
@@ -74,6 +77,7 @@ impl PeftSettings {
             lora_dropout: self.lora_dropout,
             target_modules: self.lora_target_modules.as_deref().map(TargetModules::parse).unwrap_or_default(),
             modules_to_save: self.lora_modules_to_save.clone().unwrap_or_default(),
+            trainable_token_indices: self.trainable_token_indices.clone().unwrap_or_default(),
             use_rslora: self.use_rslora,
             use_dora: self.use_dora,
             ..LoraConfig::default()
@@ -115,7 +119,8 @@ impl PeftSettings {
         if self.use_peft {
             return Vec::new();
         }
-        let others = ["use_rslora", "use_dora", "bnb_4bit_quant_type", "use_bnb_nested_quant"];
+        let others =
+            ["trainable_token_indices", "use_rslora", "use_dora", "bnb_4bit_quant_type", "use_bnb_nested_quant"];
         let is_ours = |key: &str| key.starts_with("lora_") || others.contains(&key);
         let given = resolved.given().filter(|setting| is_ours(&setting.key));
         given.map(|setting| format!("{}: `{}` has no effect without use_peft", setting.origin, setting.key)).collect()
@@ -142,7 +147,8 @@ impl PeftSettings {
 
     /// The model with what is trained of it: fresh adapters, those of an adapter folder, or all of it.
     ///
-    /// `base_model` is what a saved adapter will call its base: the folder or name as a person gave it.
+    /// `base_model` is what a saved adapter will call its base: the folder or name as a person gave it. `new_tokens` are
+    /// trained as those of `trainable_token_indices`.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -151,15 +157,26 @@ impl PeftSettings {
         model: Qwen2,
         source: &ModelSource,
         base_model: &str,
+        new_tokens: Vec<u32>,
         seed: u64,
     ) -> anyhow::Result<Qwen2> {
         if let Some(config) = model.lora_config() {
             eprintln!("going on with the adapter's own settings: rank {}, alpha {}", config.r, config.lora_alpha);
+            let trained = |id: &u32| config.trainable_token_indices.contains(id);
+            if let Some(id) = new_tokens.iter().find(|id| !trained(id)) {
+                return Err(Fault::input(format!("new_tokens: the adapter does not train the row of token {id}"))
+                    .hint("an adapter keeps its settings: merge it, and add tokens to the merged model")
+                    .into());
+            }
         }
         if !self.use_peft || source.is_adapter() {
             return Ok(model);
         }
-        Ok(model.with_lora(self.config(), base_model, seed)?)
+        let mut config = self.config();
+        let fresh =
+            new_tokens.into_iter().filter(|id| !config.trainable_token_indices.contains(id)).collect::<Vec<_>>();
+        config.trainable_token_indices.extend(fresh);
+        Ok(model.with_lora(config, base_model, seed)?)
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
 
 /// A run that is about to begin.
 pub(super) struct Run<'a> {
+    /// Such as `sft`.
+    pub(super) name: &'static str,
     pub(super) setup: &'a Setup,
     pub(super) resolved: &'a Resolved,
     /// What the model card says before training.
@@ -45,6 +47,9 @@ impl Run<'_> {
             .with_logger(TensorBoard::new(dir.join("tensorboard")));
 
         let mut shown = TrainingProgress::new(Interrupt::install()?).with_plots(dir.join("plots"));
+        if settings.output.tui {
+            shown = shown.with_dashboard(self.name, trainer.config());
+        }
         if let Some(watch) = self.watch {
             shown = shown.watched(watch);
         }
@@ -111,7 +116,7 @@ fn tell(curves: &Curves, summary: &TrainSummary) {
 
 fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir: &Path) -> anyhow::Result<()> {
     // Names of files, and what says nothing about the model.
-    const ELSEWHERE: [&str; 10] = [
+    const ELSEWHERE: [&str; 11] = [
         "model_name_or_path",
         "base_model_name_or_path",
         "dataset_name",
@@ -122,6 +127,7 @@ fn write_card(card: ModelCard, resolved: &Resolved, summary: &TrainSummary, dir:
         "resume_from_checkpoint",
         "chat_template_path",
         "sample_prompts",
+        "tui",
     ];
     let mut card = card.with_summary(summary).with_kind_of(dir);
     for setting in &resolved.settings {

@@ -21,6 +21,7 @@ use crate::{
     fault::Fault,
     progress::Watch,
     settings::{Fact, PromptSettings, Resolved, Table},
+    talk,
 };
 
 /// The table of a command that learns from completions; `Loss` holds the settings of its loss.
@@ -149,8 +150,8 @@ impl RolloutCommand {
         beta: f64,
     ) -> anyhow::Result<RolloutSetup> {
         let device = model.device();
-        let context = RewardContext::new(|line| eprintln!("{line}"))
-            .with_models(move |reward, dir| load_reward_model(reward, dir, &device));
+        let context =
+            RewardContext::new(talk::say).with_models(move |reward, dir| load_reward_model(reward, dir, &device));
         let rewards = build_rewards(&self.rewards.reward_funcs, &context)?;
         let mut rollouts = RolloutSetup::new(prompts, setup.companions.tokenizer.clone(), rewards);
         rollouts.config = self.config.clone();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reheat_model::Qwen2;
+use reheat_model::{Qwen2, Qwen2Config};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{IntervalStrategy, TrainingConfig};
 use schemars::JsonSchema;
@@ -55,6 +55,9 @@ pub(crate) struct RunSettings {
     chat_template_path: Option<String>,
     /// Token that ends a turn; told from the template when absent.
     eos_token: Option<String>,
+    /// Special tokens to add to the tokenizer; with adapters, their rows of the embedding are trained.
+    #[schemars(extend("x-commas" = false))]
+    new_tokens: Vec<String>,
     /// Where to compute: auto, cpu, cuda:0, wgpu:0 …
     pub(crate) device: DeviceChoice,
     /// Fused kernels, or the plain definitions that they are compared with.
@@ -97,9 +100,29 @@ impl SharedSettings {
     /// Tokenizer and template as they are trained with, and what was changed of them.
     pub(super) fn companions(&self, source: &ModelSource) -> anyhow::Result<(Companions, Option<String>)> {
         let mut tokenizer = source.tokenizer()?;
+        self.add_new_tokens(source, &mut tokenizer)?;
         let template = source.training_template(self.run.chat_template_path.as_deref().map(Path::new), &tokenizer)?;
         let note = choose_eos(self.run.eos_token.as_deref(), template.as_ref(), &mut tokenizer)?;
         Ok((Companions { tokenizer, template }, note))
+    }
+
+    /// Adds `new_tokens`, for which the model must have rows to spare.
+    fn add_new_tokens(&self, source: &ModelSource, tokenizer: &mut Tokenizer) -> anyhow::Result<()> {
+        if self.run.new_tokens.is_empty() {
+            return Ok(());
+        }
+        let known = tokenizer.vocab_size();
+        let ids = tokenizer.add_special_tokens(&self.run.new_tokens)?;
+        let rows = Qwen2Config::from_dir(source.base_dir())?.vocab_size;
+        if let Some((token, id)) = self.run.new_tokens.iter().zip(&ids).find(|(_, id)| **id as usize >= rows) {
+            let fault = format!("new_tokens: `{token}` would be token {id}, and the model has rows for {rows} tokens");
+            let hint = format!(
+                "the tokenizer uses {known} of them; an embedding is not made larger here: take a model with rows to spare, \
+                 as Qwen2.5's have, or tokens that it has and that mean nothing to it yet"
+            );
+            return Err(Fault::input(fault).hint(hint).into());
+        }
+        Ok(())
     }
 
     /// The model as training begins with it.
@@ -111,7 +134,8 @@ impl SharedSettings {
         tokenizer: &Tokenizer,
     ) -> anyhow::Result<Qwen2> {
         let model = source.model_with(&self.peft.load_options(self.training.dtype), &device.device)?;
-        let mut model = self.peft.apply(model, source, base_model, self.training.seed)?;
+        let new_tokens = self.run.new_tokens.iter().filter_map(|token| tokenizer.token_to_id(token));
+        let mut model = self.peft.apply(model, source, base_model, new_tokens.collect(), self.training.seed)?;
         peft::report(&model);
         // What is computed before the first step, such as log-probabilities of a reference, is computed as in a step.
         model.set_compute(self.training.dtype.compute());

@@ -75,6 +75,12 @@ impl Curves {
         Series::new(self.label("evaluation"), points.collect())
     }
 
+    /// Whether the loss is a mean over tokens, as that of methods without rewards.
+    fn has_likelihood(&self) -> bool {
+        let Some(row) = self.rows.first() else { return false };
+        row.metric("mean_token_accuracy").is_some() && !row.metrics.keys().any(|name| name.starts_with("reward"))
+    }
+
     fn label(&self, kind: &str) -> String {
         if self.name.is_empty() { kind.into() } else { format!("{}, {kind}", self.name) }
     }
@@ -89,7 +95,7 @@ pub(crate) fn draw(runs: &[Curves], metrics: &[String], dir: &Path) -> anyhow::R
         if series.is_empty() {
             continue;
         }
-        let label = label(metric);
+        let label = label(metric, runs);
         let panel = Panel { title: label.clone(), x_label: "step".into(), y_label: label, series };
         // `rewards/margins` is one name.
         let file = |extension| dir.join(format!("{}.{extension}", metric.replace('/', "_")));
@@ -108,9 +114,9 @@ pub(crate) fn draw_one(curves: &Curves, dir: &Path) -> anyhow::Result<Vec<PathBu
 }
 
 /// A metric with its unit.
-fn label(metric: &str) -> String {
+fn label(metric: &str, runs: &[Curves]) -> String {
     match metric {
-        "loss" => "loss (nats per token)".into(),
+        "loss" if runs.iter().all(Curves::has_likelihood) => "loss (nats per token)".into(),
         "learning_rate" => "learning rate".into(),
         "grad_norm" => "gradient norm before clipping".into(),
         "entropy" => "entropy (nats per token)".into(),
@@ -141,6 +147,18 @@ mod tests {
         let files = draw(&runs, &metrics, &folder.path().join("plots")).unwrap();
         assert_eq!(files.len(), 8);
         assert!(files.iter().all(|file| fs::metadata(file).unwrap().len() > 1000));
+    }
+
+    #[test]
+    fn a_loss_has_a_unit_where_it_is_a_mean_over_tokens() {
+        let run = |metrics: &[&str]| {
+            let mut row: LogRow = serde_json::from_str(TRAIN).unwrap();
+            row.metrics = metrics.iter().map(|name| ((*name).to_owned(), 0.5)).collect();
+            Curves { rows: vec![row], ..Curves::default() }
+        };
+        let (sft, dpo) = (run(&["mean_token_accuracy"]), run(&["mean_token_accuracy", "rewards/margins"]));
+        assert_eq!(label("loss", std::slice::from_ref(&sft)), "loss (nats per token)");
+        assert_eq!(label("loss", &[sft, dpo]), "loss");
     }
 
     #[test]

@@ -48,9 +48,9 @@ const PLOT_INTERVAL: Duration = Duration::from_secs(15);
 
 enum Shown {
     /// Until the first step is about to be taken.
-    NoDashboardYet {
+    Unopened {
         name: &'static str,
-        config: TrainingConfig,
+        config: Box<TrainingConfig>,
     },
     Dashboard(Dashboard),
     Bar(ProgressBar),
@@ -85,7 +85,7 @@ impl TrainingProgress {
     /// Shows live curves on the whole terminal, where there is one.
     pub(crate) fn with_dashboard(self, name: &'static str, config: &TrainingConfig) -> Self {
         if Dashboard::is_possible() {
-            return Self { shown: Shown::NoDashboardYet { name, config: config.clone() }, ..self };
+            return Self { shown: Shown::Unopened { name, config: Box::new(config.clone()) }, ..self };
         }
         eprintln!("note: --tui needs a terminal for input and output, and this is none: no dashboard is shown");
         self
@@ -124,7 +124,7 @@ impl TrainingProgress {
     fn say(&self, line: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| talk::say(line)),
-            Shown::Lines { .. } | Shown::NoDashboardYet { .. } => talk::say(line),
+            Shown::Lines { .. } | Shown::Unopened { .. } => talk::say(line),
             Shown::Dashboard(dashboard) => {
                 dashboard.note(line);
                 talk::say(line);
@@ -135,7 +135,7 @@ impl TrainingProgress {
 
     /// Opens the dashboard if it is wanted, with the curves of the run that goes on.
     fn open_dashboard(&mut self, start: &TrainStart) {
-        let Shown::NoDashboardYet { name, config } = &self.shown else { return };
+        let Shown::Unopened { name, config } = &self.shown else { return };
         let progress = dashboard::Progress::new(start, config.steps_per_epoch(start.num_rows));
         match Dashboard::open(name, progress, self.interrupt.clone()) {
             Ok(dashboard) => {
@@ -173,7 +173,7 @@ impl TrainingProgress {
         match &mut self.shown {
             Shown::Bar(bar) => bar.finish_and_clear(),
             Shown::Dashboard(dashboard) => dashboard.close(),
-            Shown::NoDashboardYet { .. } | Shown::Lines { .. } | Shown::Nothing => {}
+            Shown::Unopened { .. } | Shown::Lines { .. } | Shown::Nothing => {}
         }
     }
 
@@ -250,7 +250,7 @@ impl Callback for TrainingProgress {
                 let memory = resident_bytes().map(|bytes| ("memory (GB)", bytes / 1e9));
                 dashboard.step(row, speed.into_iter().chain(memory).collect(), format!("{} left", clock(remaining)));
             }
-            Shown::NoDashboardYet { .. } | Shown::Nothing => {}
+            Shown::Unopened { .. } | Shown::Nothing => {}
         }
         let advice = self.health.step(row);
         self.advise(&advice);

@@ -2,6 +2,42 @@
 //!
 //! A row travels `source` -> `read` -> `format` -> `tokenize` -> [`Sequence`] -> [`pack()`] -> [`Batch`]. Nothing here
 //! knows tensors or devices, and nothing is lost without a count: see [`Report`].
+//!
+//! ```
+//! use reheat_data::{Batch, Dataset, DatasetSpec, PrepareOptions, prepare_sft};
+//! use reheat_tokenizer::Tokenizer;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let dir = folder.path();
+//! # let tokenizer = r#"{
+//! #     "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+//! #     "post_processor": null, "decoder": {"type": "Fuse"},
+//! #     "added_tokens": [{"id": 2, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+//! #                       "normalized": false, "special": true}],
+//! #     "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+//! #               "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+//! #               "vocab": {"h": 0, "i": 1}, "merges": []}
+//! # }"#;
+//! # std::fs::write(dir.join("tokenizer.json"), tokenizer)?;
+//! # std::fs::write(dir.join("tokenizer_config.json"), r#"{"eos_token": "<end>"}"#)?;
+//! std::fs::write(dir.join("rows.jsonl"), r#"{"prompt": "hi", "completion": "hih"}"#)?;
+//! let tokenizer = Tokenizer::from_dir(dir)?;
+//! let dataset = Dataset::open(&DatasetSpec::new(dir.join("rows.jsonl").to_string_lossy()).into())?;
+//! let prepared = prepare_sft(&dataset, &tokenizer, None, &PrepareOptions::default(), &mut |_rows_done| {})?;
+//!
+//! // The prompt is read, the completion and the token that ends it are learned.
+//! let sequence = &prepared.examples[0];
+//! assert_eq!(sequence.input_ids, [0, 1, 0, 1, 0, 2]);
+//! assert_eq!(sequence.labels(), [-100, -100, 0, 1, 0, 2]);
+//! assert_eq!(prepared.report.trained_tokens, 4);
+//!
+//! // What a model gets: sequences laid end to end, each label at the position that predicts it.
+//! let batch = Batch::from_sequences(&prepared.examples);
+//! assert_eq!(batch.labels, [-100, 0, 1, 0, 2, -100]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod row; // one row, and where it stands
 mod read; // files to rows

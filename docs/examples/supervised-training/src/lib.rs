@@ -69,8 +69,8 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../crates/reheat-cli/demo")
     }
 
-    fn sequences(file: &str) -> Vec<Sequence> {
-        read(&demo().join("base"), &demo().join(file)).unwrap()
+    fn sequences() -> Vec<Sequence> {
+        read(&demo().join("base"), &demo().join("train.jsonl")).unwrap()
     }
 
     fn base() -> Qwen2 {
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn the_first_step_is_that_of_reheats_own_loop() {
         let device = Device::flex().autodiff();
-        let sequences: Vec<_> = sequences("train.jsonl").into_iter().take(8).collect();
+        let sequences: Vec<_> = sequences().into_iter().take(8).collect();
         let adapted = base().with_lora(LoraConfig::default(), "base", 7).unwrap();
         for model in [base(), adapted] {
             let (loss, grad_norm) = own_step(model.clone(), sequences.clone());
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn metrics_are_means_over_labels() {
         let device = Device::flex();
-        let sequences: Vec<_> = sequences("heldout.jsonl").into_iter().take(6).collect();
+        let sequences: Vec<_> = sequences().into_iter().take(6).collect();
         let (mut loss, mut perplexity) = (LossMetric::new(), PerplexityMetric::new());
         for sequences in sequences.chunks(4) {
             let output = InferenceStep::step(&base(), SequenceBatcher.batch(sequences.to_vec(), &device));
@@ -145,14 +145,15 @@ mod tests {
 
     #[test]
     fn the_tiny_model_learns() {
-        let held_out = sequences("heldout.jsonl");
+        let mut training = sequences();
+        let held_out = training.split_off(300);
         let loss = |model: &Qwen2| {
             let batch = SequenceBatcher.batch(held_out.clone(), &Device::flex());
             InferenceStep::step(model, batch).loss().into_scalar::<f32>()
         };
         let folder = tempfile::tempdir().unwrap();
         let renderer = Box::new(CliMetricsRenderer::new());
-        let result = train(base(), sequences("train.jsonl"), held_out.clone(), 1, folder.path(), renderer);
+        let result = train(base(), training, held_out.clone(), 1, folder.path(), renderer);
         assert!(result.error.is_none() && result.interrupted.is_none());
         let (before, after) = (loss(&base()), loss(&result.model.valid()));
         assert!(after < before - 1.0, "{before} to {after}");

@@ -1,4 +1,4 @@
-//! Trains a model on conversations with Burn's trainer: `supervised-training [MODEL TRAINING HELD_OUT]`.
+//! Trains a model on conversations with Burn's trainer: `supervised-training [MODEL CONVERSATIONS]`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,14 @@ use supervised_training::{read, train};
 fn main() -> Result<(), Box<dyn Error>> {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../crates/reheat-cli/demo");
     let given: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [model_dir, training, held_out] = match given.as_slice() {
-        [] => ["base", "train.jsonl", "heldout.jsonl"].map(|name| demo.join(name)),
-        [model, training, held_out] => [model, training, held_out].map(Clone::clone),
-        _ => return Err("expected a model folder and two files of conversations, or nothing".into()),
+    let [model_dir, conversations] = match given.as_slice() {
+        [] => ["base", "train.jsonl"].map(|name| demo.join(name)),
+        [model, conversations] => [model, conversations].map(Clone::clone),
+        _ => return Err("expected a model folder and a file of conversations, or nothing".into()),
     };
-    let (training, held_out) = (read(&model_dir, &training)?, read(&model_dir, &held_out)?);
+    let mut training = read(&model_dir, &conversations)?;
+    // The last tenth is held out.
+    let held_out = training.split_off(training.len() - training.len() / 10);
     let model = Qwen2::load(&model_dir, &Device::flex())?;
     let dir = Path::new("runs/supervised-training");
     let result = train(model, training, held_out, 6, dir, default_renderer(Interrupter::new(), None));

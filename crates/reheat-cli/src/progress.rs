@@ -8,7 +8,9 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use reheat_model::Qwen2;
-use reheat_train::{Advice, Callback, Control, EvalRow, Health, LogRow, TrainError, TrainStart, TrainingConfig};
+use reheat_train::{
+    Advice, Callback, Control, EvalRow, Health, LogRow, RowShares, TrainError, TrainStart, TrainingConfig,
+};
 
 use crate::{
     curves::{self, Curves},
@@ -107,10 +109,10 @@ impl TrainingProgress {
     }
 
     /// Says what is unusual about the settings.
-    pub(crate) fn advise_before(&mut self, model: &Qwen2, config: &TrainingConfig, truncated: f64) {
+    pub(crate) fn advise_before(&mut self, model: &Qwen2, config: &TrainingConfig, shares: RowShares) {
         let num_parameters = model.config().num_parameters() as u64;
         let trains_all = model.lora_config().is_none();
-        let advice = self.health.before(num_parameters, trains_all, config.learning_rate, truncated);
+        let advice = self.health.before(num_parameters, trains_all, config.learning_rate, shares);
         self.advise(&advice);
     }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use reheat_data::{Dataset, Prepared, Report};
 use reheat_model::Qwen2;
-use reheat_train::{Method, ModelCard, Trainer};
+use reheat_train::{Method, ModelCard, RowShares, Trainer};
 use serde_json::Value;
 
 pub(crate) use self::{
@@ -195,7 +195,11 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     }
     let card = ModelCard::new(C::NAME, C::TITLE, &base_model).with_license_of(source.base_dir());
     let card = self::card(card, &settings.dataset, &prepared.report);
-    let truncated = prepared.report.truncated as f64 / prepared.report.examples.max(1) as f64;
+    let share = |count: u64, of: u64| count as f64 / of.max(1) as f64;
+    let shares = RowShares {
+        truncated: share(prepared.report.truncated, prepared.report.examples),
+        not_learned: share(prepared.report.without_trained_token, prepared.report.rows),
+    };
     let setup = Setup { settings, companions, output_dir };
     let model = command.model(model, &setup)?;
     let method = command.method(prepared.examples, &model, &setup)?;
@@ -210,7 +214,7 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     }
     setup.settings.output.resume_or_clear(&mut trainer, &setup.output_dir, C::table())?;
     let watch = command.watch(&setup.settings);
-    let run = Run { name: C::NAME, setup: &setup, resolved: &resolved, card, truncated, watch };
+    let run = Run { name: C::NAME, setup: &setup, resolved: &resolved, card, shares, watch };
     finish(&run.train(trainer)?, C::NEXT, &setup.output_dir, args.format)
 }
 

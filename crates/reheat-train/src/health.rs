@@ -18,6 +18,18 @@ const STEPS_TO_FALL: u64 = 50;
 /// Share of sequences that may be cut before it is worth a word.
 const TRUNCATED: f64 = 0.2;
 
+/// Share of rows that may have nothing to learn before it is worth a word.
+const NOT_LEARNED: f64 = 0.1;
+
+/// What became of the rows, in shares of them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RowShares {
+    /// Those that were cut.
+    pub truncated: f64,
+    /// Those without a token to learn.
+    pub not_learned: f64,
+}
+
 /// One thing to know, with the number that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -37,6 +49,8 @@ pub enum Advice {
     LearningRateHigh(f64),
     /// Many sequences were cut.
     Truncated(f64),
+    /// Many rows have no token to learn.
+    NothingLearned(f64),
     /// In so large a share of the groups all completions have one reward, for several steps.
     NoSignal(f64),
     /// So large a share of the completions is cut at the longest length, for several steps.
@@ -71,6 +85,11 @@ impl fmt::Display for Advice {
             Self::Truncated(share) => write!(
                 f,
                 "{:.0}% of the sequences were cut at max_length: answers may never end, a larger max_length keeps them",
+                100.0 * share
+            ),
+            Self::NothingLearned(share) => write!(
+                f,
+                "{:.0}% of the rows have no token to learn: `reheat data preview` shows what is trained; does the answer lie beyond max_length, or the template not tell what the assistant says?",
                 100.0 * share
             ),
             Self::NoSignal(share) => write!(
@@ -137,13 +156,22 @@ impl Health {
 
     /// What is known before the first step: parameters of the model, whether all are trained, the peak learning rate, and
     /// the share of sequences that were cut.
-    pub fn before(&mut self, num_parameters: u64, trains_all: bool, learning_rate: f64, truncated: f64) -> Vec<Advice> {
+    pub fn before(
+        &mut self,
+        num_parameters: u64,
+        trains_all: bool,
+        learning_rate: f64,
+        shares: RowShares,
+    ) -> Vec<Advice> {
         let mut advice = Vec::new();
         if trains_all && num_parameters >= REAL_SIZE && learning_rate > FULL_LEARNING_RATE {
             advice.push(Advice::LearningRateHigh(learning_rate));
         }
-        if truncated > TRUNCATED {
-            advice.push(Advice::Truncated(truncated));
+        if shares.truncated > TRUNCATED {
+            advice.push(Advice::Truncated(shares.truncated));
+        }
+        if shares.not_learned > NOT_LEARNED {
+            advice.push(Advice::NothingLearned(shares.not_learned));
         }
         self.once(advice)
     }
@@ -269,9 +297,11 @@ mod tests {
 
     #[test]
     fn the_learning_rate_is_high_for_large_models_alone() {
-        assert_eq!(Health::new().before(500_000_000, true, 1e-3, 0.0), [Advice::LearningRateHigh(1e-3)]);
-        assert_eq!(Health::new().before(500_000_000, false, 1e-3, 0.0), []);
-        assert_eq!(Health::new().before(800_000, true, 1e-3, 0.0), []);
-        assert_eq!(Health::new().before(0, false, 0.0, 0.5), [Advice::Truncated(0.5)]);
+        let none = RowShares::default();
+        assert_eq!(Health::new().before(500_000_000, true, 1e-3, none), [Advice::LearningRateHigh(1e-3)]);
+        assert_eq!(Health::new().before(500_000_000, false, 1e-3, none), []);
+        assert_eq!(Health::new().before(800_000, true, 1e-3, none), []);
+        let half = RowShares { truncated: 0.5, not_learned: 0.25 };
+        assert_eq!(Health::new().before(0, false, 0.0, half), [Advice::Truncated(0.5), Advice::NothingLearned(0.25)]);
     }
 }

@@ -72,7 +72,7 @@ pub use self::{
         Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoTokens, ImportanceSamplingLevel, MultiObjectiveAggregation,
         Normalizer, Ratios, ScaleRewards, group_advantages, grpo_loss,
     },
-    health::{Advice, Health},
+    health::{Advice, Health, RowShares},
     integrity::hash_of,
     kto::{Kto, KtoBatch, KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses},
     logger::{JsonLines, Logger},

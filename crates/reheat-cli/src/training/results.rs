@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use reheat_train::{JsonLines, Method, ModelCard, RunDir, TensorBoard, TrainError, TrainSummary, Trainer};
+use reheat_train::{JsonLines, Method, ModelCard, RowShares, RunDir, TensorBoard, TrainError, TrainSummary, Trainer};
 use serde_json::json;
 
 use super::{Companions, Next, Setup};
@@ -27,8 +27,8 @@ pub(super) struct Run<'a> {
     pub(super) resolved: &'a Resolved,
     /// What the model card says before training.
     pub(super) card: ModelCard,
-    /// Share of the sequences that were cut, for advice.
-    pub(super) truncated: f64,
+    /// What became of the rows, for advice.
+    pub(super) shares: RowShares,
     /// Looks at every step and gives what there is to tell.
     pub(super) watch: Option<Watch>,
 }
@@ -55,7 +55,7 @@ impl Run<'_> {
         }
         shown.curves.rows = trainer.log_history().to_vec();
         shown.curves.evaluations = trainer.evaluations().to_vec();
-        shown.advise_before(trainer.model(), trainer.config(), self.truncated);
+        shown.advise_before(trainer.model(), trainer.config(), self.shares);
         if !settings.output.sample_prompts.is_empty() {
             let Companions { tokenizer, template } = companions.clone();
             let (prompts, longest) = (settings.output.sample_prompts.clone(), settings.output.sample_max_new_tokens);

@@ -201,7 +201,9 @@ fn new_tokens_are_added_and_trained() {
     assert_eq!(answer("merged"), answer("out"));
     assert!(ids("merged").contains("259"));
 
-    let told = bench.refused(&train.replace("<call> </call>", "<a> <b> <c> <d> <e> <f>").replace("out", "other"));
+    let told = bench.refused(
+        &train.replace("<call> </call>", "<a> <b> <c> <d> <e> <f>").replace("--output-dir out", "--output-dir other"),
+    );
     assert!(told.contains("`<f>` would be token 264, and the model has rows for 264 tokens"), "{told}");
 }
 

@@ -128,8 +128,10 @@ impl TrainStep for Qwen2 {
     type Output = TokenOutput;
 
     /// # Panics
-    /// If an id or label is outside the vocabulary.
+    /// If the model is not in training mode (`Module::train`), single rows of its embedding are to be trained
+    /// (`trainable_token_indices`), or an id or label is outside the vocabulary.
     fn step(&self, batch: TokenBatch) -> TrainOutput<TokenOutput> {
+        assert!(self.token_adapter.is_none(), "single rows of the embedding are trained by `reheat-train` alone");
         let rows = batch.laid_out();
         let plain = self.valid();
         let positions: Vec<usize> = rows.seq_lens.iter().flat_map(|len| 0..*len).collect();

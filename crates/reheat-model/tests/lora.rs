@@ -122,7 +122,7 @@ fn names_are_those_of_peft() {
         let name = format!("base_model.model.model.layers.1.mlp.down_proj.{end}");
         assert!(names.contains(&name), "{name} in {names:?}");
     }
-    let names = trained_names(&adapted(&kinds()[3]));
+    let names = trained_names(&adapted(&kinds()[4]));
     for name in ["lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"] {
         assert!(names.iter().any(|other| other == name), "{name} in {names:?}");
     }

@@ -5,6 +5,7 @@ mod batcher; // sequences to batches
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn_core::data::{dataloader::DataLoaderBuilder, dataset::InMemDataset};
 use burn_optim::{AdamWConfig, lr_scheduler::constant::ConstantLr};
 use burn_train::{
@@ -41,14 +42,15 @@ pub fn train(
         .num_epochs(num_epochs)
         .renderer(renderer)
         .with_application_logger(None)
-        .launch(Learner::new(model, optimizer, ConstantLr::new(3e-4)))
+        // A model that was loaded is not in training mode.
+        .launch(Learner::new(model.train(), optimizer, ConstantLr::new(3e-4)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::module::{ModuleVisitor, Param};
     use burn::tensor::{Device, Tensor};
     use burn_core::data::dataloader::batcher::Batcher;
     use burn_optim::GradientsParams;
@@ -116,7 +118,7 @@ mod tests {
         let adapted = base().with_lora(LoraConfig::default(), "base", 7).unwrap();
         for model in [base(), adapted] {
             let (loss, grad_norm) = own_step(model.clone(), sequences.clone());
-            let model = model.fork(&device);
+            let model = model.train().fork(&device);
             let output = TrainStep::step(&model, SequenceBatcher.batch(sequences.clone(), &device));
             let found = f64::from(output.item.loss().into_scalar::<f32>());
             assert!((found - loss).abs() < TOLERANCE, "{found} and {loss}");

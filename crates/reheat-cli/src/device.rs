@@ -104,8 +104,9 @@ impl DeviceChoice {
                         .hint(format!("build it with `--features {}`, or use --device cpu", kind.name())));
                 };
                 start(&device).map_err(|reason| {
-                    Fault::failed(format!("device `{self}` does not start: {reason}"))
-                        .hint("is its driver installed? --device auto picks a device that starts, --device cpu always works")
+                    Fault::failed(format!("device `{self}` does not start: {reason}")).hint(
+                        "is its driver installed? --device auto picks a device that starts, --device cpu always works",
+                    )
                 })?;
                 Ok(ChosenDevice { device, name: self.to_string(), reason: "asked for".to_owned() })
             }

@@ -61,7 +61,10 @@ pub(crate) struct RandomModelArgs {
     out: PathBuf,
 }
 
-/// A released model by its name, such as `qwen2.5-0.5b`, for its shape.
+/// Rows of the embedding of the shape `tiny`: enough that random weights rarely draw an end token.
+const TINY_VOCABULARY: usize = 4096;
+
+/// A released model by its name, such as `qwen2.5-0.5b`, for its shape; or `tiny`.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     name: String,
@@ -82,8 +85,11 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
+        if name == "tiny" {
+            return Ok(Self { name: name.into(), config: Qwen2Config::tiny(TINY_VOCABULARY) });
+        }
         let known = || Qwen2Config::released_names().map(str::to_lowercase).collect::<Vec<_>>().join(", ");
-        let config = Qwen2Config::released(name).ok_or_else(|| format!("expected one of {}", known()))?;
+        let config = Qwen2Config::released(name).ok_or_else(|| format!("expected tiny or one of {}", known()))?;
         Ok(Self { name: name.to_lowercase(), config })
     }
 }

@@ -5,6 +5,7 @@ mod measured; // a child process with its peak memory
 mod report; // numbers -> Markdown and JSON
 mod data; // preparing rows against TRL with `datasets`
 mod sft; // supervised fine-tuning against TRL
+mod grpo; // group relative policy optimisation against TRL
 mod generate; // decoding against transformers
 mod compare; // two builds of Reheat
 
@@ -29,6 +30,8 @@ enum What {
     Data(data::DataArgs),
     /// Supervised fine-tuning: `reheat sft` against TRL's SFTTrainer, on the same checkpoint and rows
     Sft(sft::SftArgs),
+    /// Group relative policy optimisation: `reheat grpo` against TRL's GRPOTrainer, on the same checkpoint and prompts
+    Grpo(grpo::GrpoArgs),
     /// Greedy decoding: `reheat generate` against transformers, on the same checkpoint and prompts
     Generate(generate::GenerateArgs),
     /// A build of Reheat against another, in paired runs that tell a regression from noise
@@ -40,6 +43,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Data(args) => data::run(args),
         What::Sft(args) => sft::run(args),
+        What::Grpo(args) => grpo::run(args),
         What::Generate(args) => generate::run(args),
         What::Compare(args) => compare::run(args),
     }

@@ -1,5 +1,6 @@
 //! Tokenised sequences, and batches of them laid end to end.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,10 @@ pub struct Batch {
     pub labels: Vec<i32>,
     /// Length of each document, in tokens. Positions start again with each, and attention stays within it.
     pub seq_lens: Vec<usize>,
+    /// For each document the index of an earlier one that it goes on after, if there is one: its positions continue
+    /// that one's, and it attends to it too. Several may go on after the same, which goes on after none. Empty where no
+    /// document has such a beginning.
+    pub continues: Vec<Option<usize>>,
 }
 
 impl Batch {
@@ -160,8 +165,11 @@ impl Batch {
         self.labels.iter().filter(|label| **label != IGNORE_INDEX).count()
     }
 
-    /// Tokens of all documents.
+    /// Tokens of all documents, each with all that it goes on after: what there would be if nothing were shared.
     pub fn num_tokens(&self) -> usize {
-        self.input_ids.len()
+        let beginnings = self.continues.iter().copied().flatten();
+        let shared: usize = beginnings.clone().map(|index| self.seq_lens[index]).sum();
+        let once: usize = beginnings.collect::<BTreeSet<_>>().into_iter().map(|index| self.seq_lens[index]).sum();
+        self.input_ids.len() + shared - once
     }
 }

@@ -25,7 +25,9 @@ pub use burn::tensor::Device;
 mod config; // config.json
 mod released; // shapes of released models
 mod packed; // frozen weights in fewer bits
+mod sequences; // which rows of a pass belong together
 mod qwen2; // the modules and the forward pass
+mod decoding; // the model as a sampler reads it
 mod lora; // low-rank adapters
 mod precision; // the type in which matrices are held
 mod parameters; // visiting parameters by checkpoint name
@@ -50,5 +52,6 @@ pub use self::{
     precision::Precision,
     qwen2::{Attention, Block, Linear, Mlp, Qkv, Qwen2, RmsNorm},
     save::{SaveOptions, WeightDtype, save_config},
+    sequences::SequenceLayout,
     tensor_file::{NamedTensor, Numbers, TensorFile, write_tensors},
 };

@@ -7,13 +7,13 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
 use reheat_kernels::{
-    AttentionLayout, Compute, FourBitWeight, Int8Weight, RotaryTable, Weight, causal_attention, embedding, linear,
-    linear_four_bit, rms_norm, rotary, swiglu,
+    Compute, FourBitWeight, Int8Weight, RotaryTable, Weight, embedding, linear, linear_four_bit, rms_norm, rotary,
+    swiglu,
 };
 
 use crate::lora::Adapter;
 use crate::source::{RandomSource, TensorSource};
-use crate::{HeadKind, LoadOptions, Lora, ModelError, Precision, Qwen2Config, TokenRows, load};
+use crate::{HeadKind, LoadOptions, Lora, ModelError, Precision, Qwen2Config, SequenceLayout, TokenRows, load};
 
 /// A dense layer with the weight as checkpoints store it.
 #[derive(Module, Debug)]
@@ -222,9 +222,9 @@ impl Block {
     /// # Shapes
     /// - `x`: `[tokens, hidden_size]`, laid out as `layout` and `rotary` say
     /// - returns: as `x`
-    pub fn forward(&self, x: Tensor<2>, rotary: &RotaryTable, layout: &AttentionLayout) -> Tensor<2> {
-        let Qkv { q, k, v } = self.attention_inputs(x.clone(), rotary);
-        self.attention_outputs(x, causal_attention(q, k, v, layout))
+    pub fn forward(&self, x: Tensor<2>, rotary: &RotaryTable, layout: &SequenceLayout) -> Tensor<2> {
+        let inputs = self.attention_inputs(x.clone(), rotary);
+        self.attention_outputs(x, layout.attend(inputs))
     }
 
     /// The first half: norm, projections, rotation.
@@ -403,14 +403,6 @@ impl Qwen2 {
         RotaryTable::new(positions, self.config.head_dim, self.config.rope_theta, &self.device())
     }
 
-    /// Attention among sequences of the given lengths laid end to end.
-    pub fn packed_layout(&self, seq_lens: &[usize]) -> AttentionLayout {
-        let config = &self.config;
-        let heads = (config.num_attention_heads, config.num_key_value_heads);
-        let layout = AttentionLayout::packed(heads.0, heads.1, config.head_dim, seq_lens);
-        AttentionLayout { compute: self.compute(), ..layout }
-    }
-
     /// Normalised hidden states, ready for the head, of sequences laid end to end; each starts at position 0.
     ///
     /// # Shapes
@@ -421,10 +413,16 @@ impl Qwen2 {
     /// If the lengths do not add up or an id is outside the vocabulary.
     pub fn hidden_states(&self, input_ids: &[i32], seq_lens: &[usize]) -> Tensor<2> {
         assert_eq!(seq_lens.iter().sum::<usize>(), input_ids.len(), "lengths of the sequences and number of ids");
-        let positions: Vec<usize> = seq_lens.iter().flat_map(|len| 0..*len).collect();
-        let table = self.rotary_table(&positions);
-        let layout = self.packed_layout(seq_lens);
-        let x = self.layers.iter().fold(self.embed(input_ids), |x, block| block.forward(x, &table, &layout));
+        self.hidden_states_in(input_ids, &self.sequence_layout(seq_lens, &[]))
+    }
+
+    /// As [`Self::hidden_states`], of sequences that lie as `layout` says.
+    ///
+    /// # Panics
+    /// As [`Self::hidden_states`].
+    pub fn hidden_states_in(&self, input_ids: &[i32], layout: &SequenceLayout) -> Tensor<2> {
+        let table = self.rotary_table(layout.positions());
+        let x = self.layers.iter().fold(self.embed(input_ids), |x, block| block.forward(x, &table, layout));
         self.norm.forward(x)
     }
 

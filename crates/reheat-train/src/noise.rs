@@ -24,13 +24,14 @@ impl EmbeddingNoise {
     /// The embeddings with noise.
     ///
     /// # Shapes
-    /// - `x`: `[tokens, hidden_size]`, of sequences that lie end to end
-    pub(crate) fn add_to(self, x: Tensor<2>, seq_lens: &[usize]) -> Tensor<2> {
+    /// - `x`: `[tokens, hidden_size]`, of sequences that lie end to end; one that `continues` another is as long as both
+    pub(crate) fn add_to(self, x: Tensor<2>, seq_lens: &[usize], continues: &[Option<usize>]) -> Tensor<2> {
         let [tokens, hidden_size] = x.dims();
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut noise = Vec::with_capacity(tokens * hidden_size);
-        for &seq_len in seq_lens.iter().filter(|len| **len > 0) {
-            let bound = self.bound(seq_len, hidden_size);
+        for (index, &seq_len) in seq_lens.iter().enumerate().filter(|(_, len)| **len > 0) {
+            let before = continues.get(index).copied().flatten().map_or(0, |earlier| seq_lens[earlier]);
+            let bound = self.bound(before + seq_len, hidden_size);
             noise.extend((0..seq_len * hidden_size).map(|_| rng.random_range(-bound..=bound)));
         }
         let device = x.device();
@@ -46,7 +47,7 @@ mod tests {
 
     fn noise(alpha: f64, seed: u64, seq_lens: &[usize]) -> Vec<f32> {
         let x = Tensor::<2>::zeros([seq_lens.iter().sum(), 100], &Device::flex());
-        EmbeddingNoise { alpha, seed }.add_to(x, seq_lens).into_data().try_to_vec().unwrap()
+        EmbeddingNoise { alpha, seed }.add_to(x, seq_lens, &[]).into_data().try_to_vec().unwrap()
     }
 
     /// alpha 10 on 4 and on 25 tokens of 100 numbers: at most 10 / √400 and 10 / √2500, and uniform up to there.

@@ -74,7 +74,8 @@ impl<'a> ModelPass<'a> {
     /// # Panics
     /// If an id or label is outside the vocabulary.
     pub fn forward(&self, batch: &Batch) -> TokenLogprobs {
-        let hidden = self.tempered(self.model.hidden_states(&batch.input_ids, &batch.seq_lens));
+        let layout = self.model.sequence_layout(&batch.seq_lens, &batch.continues);
+        let hidden = self.tempered(self.model.hidden_states_in(&batch.input_ids, &layout));
         if self.model.score.is_some() {
             return scores(&hidden, &self.model.head(), &batch.labels);
         }
@@ -102,12 +103,12 @@ impl<'a> ModelPass<'a> {
         gradients: &mut Gradients,
     ) -> (TokenLogprobs, BackwardPass<'b>) {
         let model = self.model;
-        let positions: Vec<usize> = batch.seq_lens.iter().flat_map(|len| 0..*len).collect();
-        let context = Context { rotary: model.rotary_table(&positions), layout: model.packed_layout(&batch.seq_lens) };
+        let layout = model.sequence_layout(&batch.seq_lens, &batch.continues);
+        let context = Context { rotary: model.rotary_table(layout.positions()), layout };
 
         let mut x = model.embed(&batch.input_ids);
         if let Some(noise) = self.noise {
-            x = noise.add_to(x, &batch.seq_lens);
+            x = noise.add_to(x, &batch.seq_lens, &batch.continues);
         }
         let trained_from = self.first_trained_block();
         let mut segments = Vec::with_capacity(model.layers.len());

@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use reheat_kernels::{AttentionLayout, RotaryTable, embedding_backward};
-use reheat_model::{Block, Qwen2};
+use reheat_kernels::{RotaryTable, embedding_backward};
+use reheat_model::{Block, Qwen2, SequenceLayout};
 
 use super::{Checkpointing, EMBEDDING, TOKEN_ROWS, gradient_of, gradient_of_rows, store, token_rows};
 use crate::Gradients;
@@ -50,7 +50,7 @@ impl BackwardPass<'_> {
 /// What every block of a pass shares.
 pub(super) struct Context {
     pub(super) rotary: RotaryTable,
-    pub(super) layout: AttentionLayout,
+    pub(super) layout: SequenceLayout,
 }
 
 /// Whether the gradient of a block's input is wanted; below the lowest trained block there is no use for it.

@@ -49,6 +49,20 @@ pub(crate) struct MicroStep {
 }
 
 impl Schedule {
+    /// All completions of an evaluation at a time, in the order of the prompts.
+    pub(crate) fn of_evaluation(num_generations: usize, training: &TrainingConfig, num_prompts: usize) -> Self {
+        Self {
+            num_prompts,
+            num_generations,
+            micro_batch_size: num_prompts * num_generations,
+            accumulation_steps: 1,
+            steps_per_generation: 1,
+            num_iterations: 1,
+            strategy: TrainSamplingStrategy::Sequential,
+            seed: training.seed,
+        }
+    }
+
     /// The order for so many prompts, or everything that is wrong with the settings together.
     pub(crate) fn new(
         config: &RolloutConfig,
@@ -99,6 +113,15 @@ impl Schedule {
 
     pub(crate) fn generation_batch_size(&self) -> usize {
         self.micro_batch_size * self.steps_per_generation
+    }
+
+    /// Completions of a generation batch, in a row, that belong to one optimizer step whatever the step.
+    pub(crate) fn completions_per_step(&self) -> usize {
+        match self.accumulation_steps {
+            _ if self.is_aligned() => self.generation_batch_size(),
+            steps if self.steps_per_generation.is_multiple_of(steps) => steps * self.micro_batch_size,
+            _ => self.micro_batch_size,
+        }
     }
 
     fn prompts_per_generation(&self) -> usize {

@@ -95,13 +95,23 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
         Vec::new()
     }
 
-    /// The model to train, made of the one that was loaded.
-    fn model(&self, model: Qwen2, _setup: &Setup) -> anyhow::Result<Qwen2> {
+    /// The model that was loaded, with the head that is to be trained.
+    fn with_head(&self, model: Qwen2, _shared: &SharedSettings, _companions: &Companions) -> anyhow::Result<Qwen2> {
         Ok(model)
     }
 
-    /// The method on these examples, those to train on or those to evaluate with; `model` is as training begins with it.
+    /// The method on the examples to train on; `model` is as training begins with it.
     fn method(&self, examples: Vec<Self::Example>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Self::Method>;
+
+    /// The method on the examples to evaluate with, which is made after the other.
+    fn evaluation_method(
+        &self,
+        examples: Vec<Self::Example>,
+        model: &Qwen2,
+        setup: &Setup,
+    ) -> anyhow::Result<Self::Method> {
+        self.method(examples, model, setup)
+    }
 
     /// Looks at every step and gives what there is to tell.
     fn watch(&self, _shared: &SharedSettings) -> Option<Watch> {
@@ -189,7 +199,8 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         report::print(&prepared.report, None);
     }
 
-    let model = settings.load(&source, &base_model, &device, &companions.tokenizer)?;
+    let with_head = |model| command.with_head(model, &settings, &companions);
+    let model = settings.load(&source, &base_model, &device, &companions.tokenizer, with_head)?;
     if C::NEXT == Next::Chat {
         source.check_speaks(&model)?;
     }
@@ -201,10 +212,9 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
         not_learned: share(prepared.report.without_trained_token, prepared.report.rows),
     };
     let setup = Setup { settings, companions, output_dir };
-    let model = command.model(model, &setup)?;
     let method = command.method(prepared.examples, &model, &setup)?;
     let evaluation = match eval_prepared {
-        Some(prepared) => Some(command.method(prepared.examples, &model, &setup)?),
+        Some(prepared) => Some(command.evaluation_method(prepared.examples, &model, &setup)?),
         None => None,
     };
     let mut trainer = Trainer::new(model, method, setup.settings.training.clone())?

@@ -115,3 +115,43 @@ fn a_reward_model_has_no_words() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("`run` is a reward model, which gives a number and no text"), "{stderr}");
 }
+
+/// Adapters and the head, in PEFT's files for sequence classification; they judge, and can be merged.
+#[test]
+fn an_adapter_is_a_reward_model() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["--use-peft", "--lora-r", "4", "--learning-rate", "1e-3", "--save-steps", "2"];
+    assert_done(&train("reward", folder.path(), &arguments));
+    let run = folder.path().join("run");
+    let text = fs::read_to_string(run.join("adapter_config.json")).expect("the adapter's settings");
+    let config: serde_json::Value = serde_json::from_str(&text).expect("they are JSON");
+    assert_eq!((&config["task_type"], &config["modules_to_save"]), (&"SEQ_CLS".into(), &serde_json::json!(["score"])));
+    let whole = fs::read(run.join("adapter_model.safetensors")).expect("the adapter");
+    assert!(String::from_utf8_lossy(&whole[..4096]).contains("base_model.model.score.weight"));
+
+    fs::remove_file(run.join("adapter_model.safetensors")).expect("the adapter");
+    fs::remove_dir_all(run.join("checkpoint-4")).expect("the last checkpoint");
+    assert_done(&train("reward", folder.path(), &[&arguments[..], &["--resume-from-checkpoint"]].concat()));
+    assert!(whole == fs::read(run.join("adapter_model.safetensors")).expect("the adapter"), "other weights");
+
+    let reheat = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_reheat"));
+        command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
+        assert_done(&command.output().expect("reheat starts"));
+    };
+    reheat(&["merge", "--model", "run", "--output-dir", "merged", "--dtype", "float32"]);
+    fs::write(folder.path().join("prompts.jsonl"), "{\"prompt\": \"What does the owl eat?\"}\n{\"prompt\": \"Hi.\"}\n")
+        .expect("a file can be written");
+    let base = demo("base");
+    let base = base.to_str().expect("a path of plain letters");
+    let grpo = ["grpo", "--model", base, "--dataset", "prompts.jsonl", "--output-dir", "grpo", "--max-steps", "1"];
+    let small = ["--num-generations", "2", "--per-device-train-batch-size", "4", "--max-completion-length", "6"];
+    let rewards = ["--reward", "model:run", "--reward", "model:merged", "--log-completions"];
+    reheat(&[&grpo[..], &small, &rewards].concat());
+    let completions = fs::read_to_string(folder.path().join("grpo/completions.jsonl")).expect("completions are kept");
+    for line in completions.lines() {
+        let one: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        let score = |name: &str| one["rewards"][name].as_f64().expect("a score");
+        assert!((score("model") - score("model_2")).abs() < 1e-4, "{one}");
+    }
+}

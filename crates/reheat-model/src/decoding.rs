@@ -16,7 +16,9 @@ impl Qwen2 {
     pub fn rounded_for_decoding(&self) -> Option<Self> {
         let reads_f32 = |layer: &Linear| layer.weight.val().dtype() == DType::F32 && layer.shape() != [0, 0];
         let on_cpu = self.device() == Device::flex();
-        if self.compute() != Compute::Bf16 || !on_cpu || self.score.is_some() || !reads_f32(&self.embed_tokens) {
+        // Rows of the embedding that are trained apart are no matrix.
+        let is_plain = self.score.is_none() && self.token_adapter.is_none();
+        if self.compute() != Compute::Bf16 || !on_cpu || !is_plain || !reads_f32(&self.embed_tokens) {
             return None;
         }
         let mut model = self.clone();

@@ -134,8 +134,8 @@ impl TrainStep for Qwen2 {
         assert!(self.token_adapter.is_none(), "single rows of the embedding are trained by `reheat-train` alone");
         let rows = batch.laid_out();
         let plain = self.valid();
-        let positions: Vec<usize> = rows.seq_lens.iter().flat_map(|len| 0..*len).collect();
-        let (table, layout) = (plain.rotary_table(&positions), plain.packed_layout(&rows.seq_lens));
+        let layout = plain.sequence_layout(&rows.seq_lens, &[]);
+        let table = plain.rotary_table(layout.positions());
 
         let embedding = self.embed_tokens.weight.val();
         let ids = Tensor::<1, Int>::from_data(rows.input_ids.as_slice(), &embedding.device());

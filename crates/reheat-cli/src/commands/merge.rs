@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::ValueEnum;
-use reheat_model::{SaveOptions, WeightDtype};
+use reheat_model::{LoadOptions, SaveOptions, WeightDtype};
 use serde_json::{Value, json};
 
 use super::source::ModelArg;
@@ -71,12 +71,16 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     }
     let tokenizer = source.tokenizer()?;
     let template = source.template(&tokenizer)?;
-    let mut model = source.model(&Device::flex())?.merged();
+    let mut model = source.model_with(&LoadOptions::default(), &Device::flex())?.merged();
+    let is_judge = model.score.is_some();
     let dtype = args
         .dtype
         .map_or_else(|| base_dtype(model.config().get("dtype").or(model.config().get("torch_dtype"))), Into::into);
     if let Some(eos) = tokenizer.special_tokens().eos() {
         model.config_mut().set("eos_token_id", eos.id.into());
+    }
+    if let Some(pad) = tokenizer.pad_id().filter(|_| is_judge) {
+        model.config_mut().set("pad_token_id", pad.into());
     }
     model.save(out, &SaveOptions { dtype, ..SaveOptions::default() })?;
     Companions { tokenizer, template }.save(out)?;
@@ -84,7 +88,9 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
         return output::print_json(&json!({ "output_dir": out, "dtype": dtype }));
     }
     println!("{}", out.display());
-    eprintln!("talk with it: reheat chat --model {}", out.display());
+    let next =
+        if is_judge { "let it judge: reheat grpo --reward model:" } else { "talk with it: reheat chat --model " };
+    eprintln!("{next}{}", out.display());
     Ok(())
 }
 

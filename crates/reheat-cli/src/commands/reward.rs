@@ -10,7 +10,9 @@ use serde_json::json;
 use crate::{
     fault::Fault,
     settings::{AnswerSettings, Fact, HasTable, Resolved, Table},
-    training::{self, EvaluationSettings, Next, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
+    training::{
+        self, Companions, EvaluationSettings, Next, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
+    },
 };
 
 /// Train a model that says how good an answer is.
@@ -23,6 +25,7 @@ use crate::{
 Examples:
   reheat reward --model runs/sft --dataset preferences.jsonl --output-dir runs/reward
   reheat reward --model runs/sft --dataset preferences.jsonl --center-rewards-coefficient 0.01
+  reheat reward --model runs/sft --dataset preferences.jsonl --use-peft --lora-r 16
   reheat reward --config reward.yaml --dry-run")]
 pub(crate) struct RewardArgs {
     #[command(flatten)]
@@ -71,9 +74,6 @@ impl TrainingCommand for RewardSettings {
 
     fn faults(&self, shared: &SharedSettings) -> Vec<String> {
         let mut faults = self.loss.faults();
-        if shared.peft.use_peft {
-            faults.push("use_peft: a reward model is trained whole".into());
-        }
         if !shared.output.sample_prompts.is_empty() {
             faults.push("sample_prompts: a reward model answers with a number".into());
         }
@@ -98,10 +98,15 @@ impl TrainingCommand for RewardSettings {
         }]
     }
 
-    fn model(&self, model: Qwen2, setup: &Setup) -> anyhow::Result<Qwen2> {
-        let mut model = model.with_score_head(setup.settings.training.seed);
+    fn with_head(&self, model: Qwen2, shared: &SharedSettings, companions: &Companions) -> anyhow::Result<Qwen2> {
+        if model.lora_config().is_some() && model.score.is_none() {
+            return Err(Fault::input("the adapter is one of a language model, without a head for scores")
+                .hint("make a model of it first: reheat merge --model DIR --output-dir DIR")
+                .into());
+        }
+        let mut model = model.with_score_head(shared.training.seed);
         // transformers finds the last token of a padded sequence by it.
-        if let Some(pad) = setup.companions.tokenizer.pad_id() {
+        if let Some(pad) = companions.tokenizer.pad_id() {
             model.config_mut().set("pad_token_id", pad.into());
         }
         Ok(model)

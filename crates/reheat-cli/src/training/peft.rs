@@ -40,6 +40,9 @@ pub(crate) struct PeftSettings {
     use_bnb_nested_quant: bool,
 }
 
+/// The head of a reward model.
+const SCORE: &str = "score";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum QuantType {
@@ -141,7 +144,12 @@ impl PeftSettings {
                 );
                 Err(Fault::input(format!("`{dir}` is an adapter, not a whole model")).hint(remedy).into())
             }
-            (true, false) => Ok(self.config().check(&Qwen2Config::from_dir(source.dir())?)?),
+            (true, false) => {
+                let mut config = self.config();
+                // A head that the model is yet to get.
+                config.modules_to_save.retain(|name| name != SCORE);
+                Ok(config.check(&Qwen2Config::from_dir(source.dir())?)?)
+            }
         }
     }
 
@@ -176,6 +184,10 @@ impl PeftSettings {
         let fresh =
             new_tokens.into_iter().filter(|id| !config.trainable_token_indices.contains(id)).collect::<Vec<_>>();
         config.trainable_token_indices.extend(fresh);
+        // As PEFT does for its task SEQ_CLS: the head is new, so that it is trained whole.
+        if model.score.is_some() && !config.modules_to_save.iter().any(|name| name == SCORE) {
+            config.modules_to_save.push(SCORE.into());
+        }
         Ok(model.with_lora(config, base_model, seed)?)
     }
 }

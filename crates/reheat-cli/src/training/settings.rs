@@ -125,15 +125,18 @@ impl SharedSettings {
         Ok(())
     }
 
-    /// The model as training begins with it.
+    /// The model as training begins with it; `with_head` gives it the head that the command trains.
     pub(super) fn load(
         &self,
         source: &ModelSource,
         base_model: &str,
         device: &ChosenDevice,
         tokenizer: &Tokenizer,
+        with_head: impl FnOnce(Qwen2) -> anyhow::Result<Qwen2>,
     ) -> anyhow::Result<Qwen2> {
         let model = source.model_with(&self.peft.load_options(self.training.dtype), &device.device)?;
+        // Adapters know of the head whether it is trained.
+        let model = with_head(model)?;
         let new_tokens = self.run.new_tokens.iter().filter_map(|token| tokenizer.token_to_id(token));
         let mut model = self.peft.apply(model, source, base_model, new_tokens.collect(), self.training.seed)?;
         peft::report(&model);

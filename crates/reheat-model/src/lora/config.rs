@@ -7,7 +7,7 @@ use std::path::Path;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::ModelError;
+use crate::{HeadKind, ModelError};
 
 /// The layers that PEFT 0.21.2 adapts in a Qwen2 when it is not told (`utils/constants.py`).
 const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
@@ -231,7 +231,7 @@ impl LoraConfig {
     }
 
     /// The object to write as `adapter_config.json`, with every key that PEFT and vLLM look at.
-    pub(crate) fn to_json(&self, base_model: &str) -> Value {
+    pub(crate) fn to_json(&self, base_model: &str, head: HeadKind) -> Value {
         let tokens = &self.trainable_token_indices;
         let tokens = if tokens.is_empty() { Value::Null } else { json!(tokens) };
         let modules_to_save = if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) };
@@ -249,7 +249,10 @@ impl LoraConfig {
             "r": self.r,
             "rank_pattern": self.rank_pattern,
             "target_modules": self.target_modules.to_json(),
-            "task_type": "CAUSAL_LM",
+            "task_type": match head {
+                HeadKind::LanguageModel => "CAUSAL_LM",
+                HeadKind::Score => "SEQ_CLS",
+            },
             "trainable_token_indices": tokens,
             "use_dora": self.use_dora,
             "use_rslora": self.use_rslora,
@@ -406,7 +409,7 @@ mod tests {
             rank_pattern: [("q_proj".into(), 2)].into(),
             ..LoraConfig::default()
         };
-        let Value::Object(raw) = config.to_json("base") else { panic!("an object") };
+        let Value::Object(raw) = config.to_json("base", HeadKind::LanguageModel) else { panic!("an object") };
         assert_eq!(LoraConfig::from_json(&raw), Ok(config));
         assert_eq!(unsupported(&raw), None);
     }

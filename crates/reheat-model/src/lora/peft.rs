@@ -21,6 +21,9 @@ use crate::{
 /// File of the weights.
 const WEIGHTS: &str = "adapter_model.safetensors";
 
+/// The head of a reward model.
+const SCORE: &str = "score.weight";
+
 /// File of the settings.
 const CONFIG: &str = "adapter_config.json";
 
@@ -59,7 +62,7 @@ impl Qwen2 {
     /// Writes the adapters as PEFT does.
     pub(crate) fn save_adapter(&self, dir: &Path, options: &SaveOptions) -> Result<WrittenFile, ModelError> {
         let adapter = self.adapter.as_ref().expect("the caller checked that there are adapters");
-        write_json(&dir.join(CONFIG), &adapter.config.to_json(&adapter.base_model))?;
+        write_json(&dir.join(CONFIG), &adapter.config.to_json(&adapter.base_model, self.config().head))?;
         let mut tensors = Vec::new();
         for_each_parameter(self, "", |name, shape, values| {
             if self.trains(name) {
@@ -88,6 +91,8 @@ pub(crate) fn load(base: Qwen2, dir: &Path) -> Result<Qwen2, ModelError> {
     config.check_tokens(base.config()).map_err(|message| ModelError::Config { path: dir.join(CONFIG), message })?;
     let mut tensors = AdapterTensors::read(&path, &file)?;
     let device = base.device();
+    // A reward model's adapter hangs on a language model, and brings the head.
+    let base = if tensors.values.contains_key(SCORE) { base.with_score_head(0) } else { base };
     let model = tensors.attach(base, &config, base_model.as_deref().unwrap_or_default(), &device);
     tensors.into_error().map_or(Ok(model), Err)
 }

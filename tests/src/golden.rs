@@ -1,6 +1,7 @@
 //! Golden values and their comparison.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -15,6 +16,25 @@ pub fn golden(name: &str) -> Value {
     let path = workspace_root().join("tests/golden/values").join(name).with_extension("json");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Calls `check` with a name, the whole file and one run, for each run of `method` in the file that
+/// `$REHEAT_RANDOM_RUNS` names; `tests/golden/random_runs.py` makes such files. Nothing is done where it is not set.
+///
+/// # Panics
+/// If the file is damaged; or, after all were tried, if a check panicked.
+pub fn for_random_runs(method: &str, check: impl Fn(&str, &Value, &Value)) {
+    let Some(path) = std::env::var_os("REHEAT_RANDOM_RUNS") else { return };
+    let path = Path::new(&path);
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let all: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let runs = all[method].as_array().expect("a list of runs");
+    let failed = runs.iter().enumerate().filter(|(index, run)| {
+        let name = format!("{method} {index}: {} {}", run["rewards"], run["settings"]);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&name, &all, run))).is_err()
+    });
+    let failed = failed.count();
+    assert_eq!(failed, 0, "of {} runs", runs.len());
 }
 
 /// The numbers of a JSON list, or of the lists in a list, in order.

@@ -8,7 +8,7 @@ mod trajectory;
 use std::path::{Path, PathBuf};
 
 pub use self::{
-    golden::{assert_close, floats, golden, ids},
+    golden::{assert_close, floats, for_random_runs, golden, ids},
     hub_server::{Access, Fault, HubServer, Repository, Seen},
     python::reference_python,
     trajectory::{assert_probe, assert_trajectory, training_config},

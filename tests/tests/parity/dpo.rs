@@ -5,7 +5,9 @@ use burn::tensor::{Device, Tensor};
 use reheat_data::PreferencePair;
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
-use reheat_tests::{assert_close, assert_probe, assert_trajectory, fixture, floats, golden, ids, training_config};
+use reheat_tests::{
+    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, training_config,
+};
 use reheat_train::{
     Dpo, DpoConfig, Method, NoCallback, Objective, Reference, ReferenceLogprobs, StepContext, Trainer,
     precompute_reference,
@@ -16,8 +18,15 @@ use serde_json::{Map, Value, json};
 const FORMULA: f64 = 2e-6;
 
 /// Settings of TRL that are not of the method: of the loop, or used up before the golden rows were written.
-const OF_THE_LOOP: [&str; 4] =
-    ["learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_accumulation_steps"];
+const OF_THE_LOOP: [&str; 7] = [
+    "learning_rate",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "weight_decay",
+];
 
 #[test]
 fn losses_gradients_and_metrics_on_fixed_tensors() {
@@ -145,7 +154,23 @@ fn a_reference_that_follows() {
 /// Runs a case with both kinds of reference and compares it with TRL step by step.
 fn check_run(name: &str) {
     let golden = golden("dpo");
-    let case = &golden["runs"][name];
+    check_case(name, &golden, &golden["runs"][name]);
+}
+
+/// What `tests/golden/random_runs.py` made, if it is named.
+#[test]
+fn random_runs() {
+    for_random_runs("dpo", |name, golden, case| {
+        let settings = &case["settings"];
+        let has_sft = settings["loss_type"].as_array().is_some_and(|types| types.contains(&json!("sft")));
+        // Its mean is over all tokens of a step, where TRL takes that of means over micro-batches.
+        if !(has_sft && settings["gradient_accumulation_steps"].as_u64().is_some_and(|steps| steps > 1)) {
+            check_case(name, golden, case);
+        }
+    });
+}
+
+fn check_case(name: &str, golden: &Value, case: &Value) {
     let settings = &case["settings"];
     let method = config(settings);
     let model = fixture(golden["model"].as_str().expect("a name"));
@@ -167,7 +192,8 @@ fn check_run(name: &str) {
 
         // TRL averages these over micro-batches, we over tokens: equal where a step is one micro-batch.
         let departures = ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"];
-        let departures = if name == "accumulated" { &departures[..] } else { &[] };
+        let accumulates = settings["gradient_accumulation_steps"].as_u64().is_some_and(|steps| steps > 1);
+        let departures = if accumulates { &departures[..] } else { &[] };
         assert_trajectory(name, trainer.log_history(), &golden["metrics"], &case["steps"], departures);
         assert_probe(name, trainer.model(), &golden["probe_ids"], &case["probe_logits"]);
     }

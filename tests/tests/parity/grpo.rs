@@ -4,7 +4,9 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use reheat_data::Prompt;
 use reheat_model::Qwen2;
-use reheat_tests::{assert_close, assert_probe, assert_trajectory, fixture, floats, golden, ids, training_config};
+use reheat_tests::{
+    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, training_config,
+};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{
     Completion, Grpo, GrpoConfig, GrpoTokens, Method, NoCallback, Normalizer, Ratios, Reward, RewardFn, Rloo,
@@ -20,8 +22,15 @@ const FORMULA: f32 = 2e-6;
 const ADVANTAGES: f32 = 2e-5;
 
 /// Settings that belong to the loop.
-const OF_THE_LOOP: [&str; 4] =
-    ["learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_accumulation_steps"];
+const OF_THE_LOOP: [&str; 7] = [
+    "learning_rate",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "weight_decay",
+];
 
 fn tensor(values: &Value) -> Tensor<2> {
     let rows = values.as_array().expect("a list of completions");
@@ -169,18 +178,31 @@ mod rloo_runs {
 
 fn check_grpo(name: &str) {
     let golden = golden("grpo");
-    let case = &golden["grpo"][name];
-    let (own, config, training) = settings::<GrpoConfig>(&golden, case);
+    check_grpo_case(name, &golden, &golden["grpo"][name]);
+}
+
+fn check_grpo_case(name: &str, golden: &Value, case: &Value) {
+    let (own, config, training) = settings::<GrpoConfig>(golden, case);
     let reference = own.beta != 0.0;
-    check_run(name, &golden, case, &training, |setup| Grpo::new(setup, own, &training), config, reference);
+    check_run(name, golden, case, &training, |setup| Grpo::new(setup, own, &training), config, reference);
 }
 
 fn check_rloo(name: &str) {
     let golden = golden("grpo");
-    let case = &golden["rloo"][name];
-    let (own, config, training) = settings::<RlooConfig>(&golden, case);
+    check_rloo_case(name, &golden, &golden["rloo"][name]);
+}
+
+fn check_rloo_case(name: &str, golden: &Value, case: &Value) {
+    let (own, config, training) = settings::<RlooConfig>(golden, case);
     let reference = own.beta != 0.0;
-    check_run(name, &golden, case, &training, |setup| Rloo::new(setup, own, &training), config, reference);
+    check_run(name, golden, case, &training, |setup| Rloo::new(setup, own, &training), config, reference);
+}
+
+/// What `tests/golden/random_runs.py` made, if it is named.
+#[test]
+fn random_runs() {
+    for_random_runs("grpo", check_grpo_case);
+    for_random_runs("rloo", check_rloo_case);
 }
 
 /// Our settings with TRL's put over them: the names are the same. Each key belongs to one of the three.
@@ -229,7 +251,8 @@ fn check_run<M: Method>(
     // TRL averages these over micro-batches, we over tokens: equal where a step is one micro-batch.
     let mut departures = Vec::new();
     if training.gradient_accumulation_steps > 1 {
-        departures.extend(["entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"]);
+        departures.extend(["entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"]);
+        departures.extend(["cispo_clip_ratio", "vespo/phi_seq_mean"]);
     }
     if !counts_alike {
         // TRL counts a token when it is drawn, we as often as it is trained on.
@@ -257,7 +280,7 @@ fn setup(golden: &Value, case: &Value, tokenizer: &Tokenizer) -> RolloutSetup {
         .iter()
         .map(|text| {
             let listed = golden["completions"][text].as_array().expect("completions");
-            let completion = |listed: &Value| Completion { ids: ids(listed), logprobs: Vec::new() };
+            let completion = |listed: &Value| Completion { ids: ids(listed), ..Completion::default() };
             (encode(text), listed.iter().map(completion).collect())
         })
         .collect();

@@ -60,26 +60,56 @@ pub fn rollout(
     max_batch_size: usize,
     on_token: &mut dyn FnMut(usize, usize, &Token) -> Flow,
 ) -> Result<Rollout, GenerateError> {
+    let request = |(index, prompt): (usize, &Vec<u32>)| RolloutRequest {
+        prompt: prompt.clone(),
+        config: config.clone(),
+        stream: (index * config.num_return_sequences) as u64,
+    };
+    let requests: Vec<RolloutRequest> = prompts.iter().enumerate().map(request).collect();
+    rollout_requests(model, &requests, max_batch_size, on_token)
+}
+
+/// A prompt that is completed in its own way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RolloutRequest {
+    /// What is completed.
+    pub prompt: Vec<u32>,
+    /// How, and how often.
+    pub config: GenerateConfig,
+    /// The random stream of its first completion; the others have those that follow.
+    pub stream: u64,
+}
+
+/// As [`rollout`], of prompts each with a configuration and random streams of its own.
+///
+/// # Errors
+/// As [`rollout`].
+pub fn rollout_requests(
+    model: &Qwen2,
+    prompts: &[RolloutRequest],
+    max_batch_size: usize,
+    on_token: &mut dyn FnMut(usize, usize, &Token) -> Flow,
+) -> Result<Rollout, GenerateError> {
     let in_prompt = |index| move |source| GenerateError::InPrompt { index, source: Box::new(source) };
-    let count = config.num_return_sequences;
-    let mut lengths = Vec::with_capacity(prompts.len());
-    for (index, prompt) in prompts.iter().enumerate() {
-        lengths.push(prompt.len() + budget(model, prompt, config).map_err(in_prompt(index))?);
+    let (mut longest, mut all) = (0, 0);
+    for (index, RolloutRequest { prompt, config, .. }) in prompts.iter().enumerate() {
+        let tokens = prompt.len() + budget(model, prompt, config).map_err(in_prompt(index))?;
+        longest = longest.max(tokens);
+        all += tokens * config.num_return_sequences;
     }
-    let longest = lengths.iter().copied().max().unwrap_or(0);
     let engine_config = EngineConfig {
         max_batch_size: max_batch_size.max(1),
-        cache_tokens: (longest * max_batch_size.max(1)).min(lengths.iter().sum::<usize>() * count),
+        cache_tokens: (longest * max_batch_size.max(1)).min(all),
         ..EngineConfig::default()
     };
     let mut engine = Engine::new(model, engine_config);
     let mut requests: Vec<RequestId> = Vec::with_capacity(prompts.len());
-    for (index, prompt) in prompts.iter().enumerate() {
-        let stream = (index * count) as u64;
-        requests.push(engine.submit_with_stream(prompt, config, stream).map_err(in_prompt(index))?);
+    for (index, RolloutRequest { prompt, config, stream }) in prompts.iter().enumerate() {
+        requests.push(engine.submit_with_stream(prompt, config, *stream).map_err(in_prompt(index))?);
     }
     let empty = Generation { ids: Vec::new(), logprobs: Vec::new(), finish_reason: FinishReason::Length };
-    let mut completions = vec![vec![empty; count]; prompts.len()];
+    let mut completions: Vec<Vec<Generation>> =
+        prompts.iter().map(|request| vec![empty.clone(); request.config.num_return_sequences]).collect();
     while !engine.is_idle() {
         for event in engine.step() {
             // Ids ascend with the prompts.

@@ -67,7 +67,7 @@ pub use self::{
     },
     engine::{Engine, EngineConfig, EngineStats, Event, EventKind, RequestId},
     error::GenerateError,
-    generate::{Rollout, check, generate, rollout},
+    generate::{Rollout, RolloutRequest, check, generate, rollout, rollout_requests},
     sample::Sampler,
     stop::{StopStrings, Watched},
 };

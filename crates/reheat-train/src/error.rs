@@ -7,7 +7,7 @@ use reheat_generate::GenerateError;
 use reheat_model::ModelError;
 use reheat_tokenizer::TokenizerError;
 
-use crate::RewardError;
+use crate::{RewardError, ToolError};
 
 /// Why training cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,10 @@ pub enum TrainError {
         index: usize,
     },
     /// The loss or the gradient is NaN or infinite.
-    #[error("{what} is {value} at step {step}, in the batch of rows {rows:?}; training stopped before the update")]
+    #[error(
+        "{what} is {value} at step {step}, in the batch of rows {}; training stopped before the update",
+        some_of(.rows)
+    )]
     NotFinite {
         /// `loss` or `grad_norm`.
         what: &'static str,
@@ -116,6 +119,19 @@ pub enum TrainError {
     /// Completions could not be judged.
     #[error(transparent)]
     Reward(#[from] RewardError),
+    /// Tools cannot be called.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+}
+
+/// Rows that an error names; the others it counts.
+const NAMED_ROWS: usize = 16;
+
+fn some_of(rows: &[usize]) -> String {
+    match rows.split_at_checked(NAMED_ROWS) {
+        Some((named, others)) if !others.is_empty() => format!("{named:?} and {} others", others.len()),
+        _ => format!("{rows:?}"),
+    }
 }
 
 fn listed(damaged: &[String]) -> String {
@@ -146,7 +162,20 @@ impl TrainError {
             ),
             Self::Model(error) => error.hint(),
             Self::Reward(error) => error.hint(),
+            Self::Tool(error) => error.hint(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_few_rows_and_counts_the_others() {
+        assert_eq!(some_of(&[3, 1]), "[3, 1]");
+        let rows: Vec<usize> = (0..20).collect();
+        assert_eq!(some_of(&rows), "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] and 4 others");
     }
 }

@@ -46,6 +46,11 @@ pub trait Method {
     /// Whatever keeps the step from being taken.
     fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<Self::Batch>, TrainError>;
 
+    /// Positions in the dataset of what a step is about, for an error; `indices` are those that its batches were made of.
+    fn dataset_rows(&self, _batches: &[Self::Batch], indices: &[usize]) -> Vec<usize> {
+        indices.to_vec()
+    }
+
     /// What logits are divided by before they become log-probabilities: that at which completions were drawn.
     fn temperature(&self) -> f64 {
         1.0

@@ -264,7 +264,7 @@ impl<M: Method> Trainer<M> {
             what,
             value,
             step: self.progress.step + 1,
-            rows: indices.to_vec(),
+            rows: self.method.dataset_rows(&batches, indices),
         })?;
 
         let progress = &mut self.progress;

@@ -13,7 +13,7 @@ pub(crate) struct GoldenArgs {
 }
 
 /// In this order: the values are computed on the models.
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 16] = [
     "models",
     "forward",
     "greedy",
@@ -24,6 +24,7 @@ const SCRIPTS: [&str; 15] = [
     "kto",
     "reward",
     "rewards",
+    "tools",
     "rows",
     "adapters",
     "schedules",

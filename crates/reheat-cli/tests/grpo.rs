@@ -280,3 +280,139 @@ fn grade_school_maths_from_end_to_end() {
     assert_done(&reheat("grpo", folder.path(), &model, &again));
     assert!(whole == fs::read(&weights).expect("the final model"), "the resumed run ends in other weights");
 }
+
+#[test]
+fn held_out_prompts_choose_the_best_checkpoint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(
+        folder.path().join("held-out.jsonl"),
+        "{\"prompt\": \"What does the cow eat?\", \"answer\": \"grass\"}\n",
+    )
+    .expect("a file can be written");
+    let arguments = [
+        ["--max-steps", "4"],
+        ["--reward", "length:3"],
+        ["--eval-dataset", "held-out.jsonl"],
+        ["--eval-strategy", "steps"],
+        ["--eval-steps", "2"],
+        ["--save-steps", "2"],
+        ["--num-generations-eval", "3"],
+        ["--metric-for-best-model", "reward"],
+    ];
+    let arguments = [&arguments.concat()[..], &["--load-best-model-at-end", "--greater-is-better", "true"]].concat();
+    assert_done(&train("grpo", folder.path(), &arguments));
+    let rows = lines(&folder.path().join("run/metrics.jsonl"));
+    let evaluations: Vec<&Value> = rows.iter().filter(|row| row["eval_reward"].is_number()).collect();
+    assert_eq!(evaluations.len(), 2);
+    for metric in ["eval_rewards/length/mean", "eval_completions/mean_length", "eval_frac_reward_zero_std", "eval_loss"]
+    {
+        assert!(evaluations[0][metric].is_number(), "{metric} is missing in {}", evaluations[0]);
+    }
+    let refused = train("rloo", folder.path(), &["--reward", "length:3", "--eval-strategy", "steps"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--eval-strategy needs --eval-dataset"), "{}", stderr(&refused));
+}
+
+/// A template that teaches calls, and little else.
+const TOOL_TEMPLATE: &str = "\
+{%- if tools %}{{- 'Tools: ' + tools | tojson + '\\n' }}{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content }}
+    {%- for call in message.tool_calls or [] %}
+        {{- '<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}";
+
+/// Says that it has one tool, and answers every call alike.
+#[cfg(unix)]
+const TOOL_PROGRAM: &str = r#"while read -r line; do case "$line" in
+*list*) echo '[{"type": "function", "function": {"name": "f"}}]' ;;
+*) echo '{"result": "grass"}' ;;
+esac; done
+"#;
+
+/// The bundled model learns to call, then meets a tool that answers, one that hangs, and one that babbles.
+#[cfg(unix)]
+#[test]
+fn a_program_has_tools() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file can be written");
+    write("template.jinja", TOOL_TEMPLATE);
+    write("tools.sh", TOOL_PROGRAM);
+    write("hangs.sh", &TOOL_PROGRAM.replace(r#"echo '{"result": "grass"}'"#, "sleep 100"));
+    write("babbles.sh", &TOOL_PROGRAM.replace(r#"{"result": "grass"}"#, "well, well"));
+    let tools = r#"[{"type": "function", "function": {"name": "f"}}]"#;
+    let question = r#"{"role": "user", "content": "What does the cow eat?"}"#;
+    let call = r#"{"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}"#;
+    write(
+        "sft.jsonl",
+        &format!(
+            r#"{{"messages": [{question}, {call}, {{"role": "tool", "content": "grass"}}, {{"role": "assistant", "content": "Grass."}}], "tools": {tools}}}"#
+        ),
+    );
+    write("prompts.jsonl", &format!("{{\"prompt\": [{question}]}}\n{{\"prompt\": [{question}]}}\n"));
+    let sft =
+        ["--dataset", "sft.jsonl", "--chat-template", "template.jinja", "--max-steps", "60", "--learning-rate", "2e-3"];
+    let output = Command::new(env!("CARGO_BIN_EXE_reheat"))
+        .args(["sft", "--output-dir", "caller", "--assistant-only-loss", "--logging-steps", "20", "--model"])
+        .arg(demo("base"))
+        .args(sft)
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("reheat starts");
+    assert_done(&output);
+
+    let small = ["--num-generations", "2", "--per-device-train-batch-size", "4", "--max-completion-length", "120"];
+    let grpo = |program: &str, more: &[&str]| {
+        let tool = format!("sh {program}");
+        let arguments =
+            [&["--tool", &tool, "--reward", "length:9", "--reward", "tool_call", "--max-steps", "1"], &small[..], more];
+        reheat("grpo", folder.path(), &folder.path().join("caller"), &arguments.concat())
+    };
+    let output = grpo("tools.sh", &["--log-completions"]);
+    assert_done(&output);
+    let row = lines(&folder.path().join("run/metrics.jsonl")).remove(0);
+    assert!(row["tools/call_frequency"].as_f64().expect("counted") > 0.0, "{row}");
+    assert_eq!(row["tools/failure_frequency"], 0.0, "{row}");
+    let completions = lines(&folder.path().join("run/completions.jsonl"));
+    let called = completions.iter().find(|one| one["tool_calls"].is_number()).expect("one that calls");
+    assert!(called["completion"].as_str().is_some_and(|text| text.contains("grass")), "{called}");
+    assert_eq!(called["rewards"]["tool_call"], 1.0, "{called}");
+
+    for (program, said) in [("hangs.sh", "gave no answer in 1 seconds"), ("babbles.sh", "answered `well, well`")] {
+        let again = ["--overwrite-output-dir", "--tool-timeout-secs", "1", "--max-tool-calling-iterations", "1"];
+        let output = grpo(program, &again);
+        assert_done(&output);
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+        let row = lines(&folder.path().join("run/metrics.jsonl")).remove(0);
+        assert_eq!(row["tools/failure_frequency"], 1.0, "{row}");
+    }
+
+    let refused = |arguments: &[&str]| {
+        let output = reheat(
+            "grpo",
+            folder.path(),
+            &folder.path().join("caller"),
+            &[&["--reward", "length:9"], arguments].concat(),
+        );
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(
+        refused(&["--tool", "echo no"])
+            .contains("tool program `echo no` answered `no`, expected a JSON list of schemas")
+    );
+    assert!(refused(&["--max-tool-calling-iterations", "2"]).contains("has no effect without --tool"));
+    let output = reheat(
+        "grpo",
+        folder.path(),
+        &demo("base"),
+        &["--reward", "length:9", "--tool", "sh tools.sh", "--overwrite-output-dir"],
+    );
+    assert!(stderr(&output).contains("shows no calls of tools"), "{}", stderr(&output));
+}

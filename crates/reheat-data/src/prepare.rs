@@ -79,6 +79,8 @@ pub struct PrepareOptions {
     pub completion_only_loss: bool,
     /// Loss on what the assistant wrote alone. Default no.
     pub assistant_only_loss: bool,
+    /// JSON schemas of the tools that prompts of messages declare where their row names none. Default none.
+    pub tools: Option<Vec<serde_json::Value>>,
     /// What control tokens in messages are. Default text, so that a message can't end its own turn.
     pub control_tokens: ControlTokens,
     /// Several sequences to a row of `max_length` tokens. Default none.
@@ -105,6 +107,7 @@ impl Default for PrepareOptions {
             truncation_mode: TruncationMode::KeepStart,
             completion_only_loss: true,
             assistant_only_loss: false,
+            tools: None,
             control_tokens: ControlTokens::Literal,
             packing: None,
             packing_batch_size: None,

@@ -30,7 +30,9 @@ mod sft; // supervised fine-tuning
 mod dpo; // direct preference optimisation and its kin
 mod kto; // Kahneman-Tversky optimisation
 mod reward_model; // models that learn what an answer is worth
+mod program; // programs that answer lines of JSON
 mod rewards; // what a completion is worth
+mod tools; // what a model may call
 mod rollout; // completions of the policy: drawn, judged, kept
 mod grpo; // group relative policy optimisation and its kin
 mod rloo; // REINFORCE leave-one-out
@@ -86,20 +88,22 @@ pub use self::{
     optimizer::{Optimizer, OptimizerConfig, OptimizerNames, ParameterGroup, SgdArgs},
     pass::{Checkpointing, ModelPass},
     plan::{MemoryOf, MemoryPlan, PlannedRun, Trained},
+    program::{ProgramFault, Talk},
     reward_model::{RewardBatch, RewardConfig, RewardTraining, ranking_losses},
     rewards::{
-        LoadModel, ModelReward, ProgramFault, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput,
-        RewardSpec, Talk, build_rewards, check_reward_columns, score_completions,
+        LoadModel, ModelReward, ProgramReward, Reward, RewardContext, RewardError, RewardFn, RewardInput, RewardSpec,
+        build_rewards, check_reward_columns, score_completions, share_rewards,
     },
     rloo::{Rloo, RlooConfig, RlooLoss, leave_one_out_advantages, rloo_loss},
     rollout::{
         Advantages, Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, RolloutPlan,
-        RolloutSetup,
+        RolloutSetup, ToolUse,
     },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},
     sft::{LossType, Sft, SftConfig},
     tensorboard::TensorBoard,
+    tools::{Tool, ToolError, ToolFn, Tools, program_tools},
     trainer::{Trainer, evaluate},
     trainer_state::TrainerState,
 };

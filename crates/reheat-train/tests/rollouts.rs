@@ -13,8 +13,9 @@ use reheat_data::Prompt;
 use reheat_model::{LoraConfig, Qwen2};
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{
-    Checkpoint, Completion, CompletionRecord, Grpo, GrpoConfig, JsonLines, Method, NoCallback, Reward, RewardError,
-    RewardFn, RewardInput, Rloo, RlooConfig, RolloutConfig, RolloutSetup, RunDir, TrainError, Trainer, TrainingConfig,
+    Checkpoint, Completion, CompletionRecord, Grpo, GrpoConfig, IntervalStrategy, JsonLines, Method, NoCallback,
+    Reward, RewardError, RewardFn, RewardInput, Rloo, RlooConfig, RolloutConfig, RolloutSetup, RunDir, TrainError,
+    Trainer, TrainingConfig, evaluate,
 };
 use serde_json::json;
 
@@ -146,7 +147,7 @@ fn equal_rewards_teach_nothing_and_are_counted() {
 fn completions_that_never_end_are_counted_and_can_be_left_out() {
     let mut setup = setup(&["ab", "q"]);
     let never = |prompts: &[&[u32]], count: usize| {
-        Ok(vec![vec![Completion { ids: vec![65, 66, 67], logprobs: Vec::new() }; count]; prompts.len()])
+        Ok(vec![vec![Completion { ids: vec![65, 66, 67], ..Completion::default() }; count]; prompts.len()])
     };
     setup.rollout_fn = Some(Box::new(never));
     setup.config.mask_truncated_completions = true;
@@ -248,6 +249,19 @@ fn rloo_is_resumed_in_the_middle_of_a_generation_batch() {
     });
 }
 
+#[test]
+fn a_step_that_is_not_finite_names_the_prompts() {
+    let mut training = training(9, 8);
+    training.learning_rate = 1e9;
+    let grpo = Grpo::new(setup(&["ab", "hello", "xyz", "q"]), GrpoConfig::default(), &training).unwrap();
+    let error = Trainer::new(model(), grpo, training).unwrap().train(&mut NoCallback).unwrap_err();
+    match error {
+        TrainError::NotFinite { rows, .. } => assert!(rows.len() == 2 && rows.iter().all(|row| *row < 4), "{rows:?}"),
+        // Weights so far from any may also leave nothing to draw from.
+        other => assert!(matches!(other, TrainError::Generate(_)), "{other}"),
+    }
+}
+
 /// Judges so many batches, then fails.
 struct Failing(usize);
 
@@ -284,6 +298,59 @@ fn a_run_whose_reward_fails_can_be_resumed() {
     let mut resumed = trainer(usize::MAX);
     resumed.resume(&checkpoint).unwrap();
     assert_eq!(resumed.train(&mut NoCallback).unwrap().global_step, 5);
+}
+
+/// Every evaluation draws with the same random numbers, and leaves no trace in what is trained.
+#[test]
+fn held_out_prompts_are_completed_and_judged() {
+    let run = |evaluates: bool| {
+        let mut training = training(4, 8);
+        if evaluates {
+            training.eval_strategy = IntervalStrategy::Steps;
+            training.eval_steps = Some(2);
+            training.eval_on_start = true;
+            training.per_device_eval_batch_size = 4;
+            training.metric_for_best_model = Some("reward".into());
+        }
+        let grpo = Grpo::new(setup(&["ab", "q"]), GrpoConfig::default(), &training).unwrap();
+        let mut trainer = Trainer::new(model(), grpo, training.clone()).unwrap();
+        if evaluates {
+            let mut held_out = setup(&["xyz", "hello", "w"]);
+            held_out.config.num_generations_eval = Some(2);
+            let evaluation = Grpo::for_evaluation(held_out, GrpoConfig::default(), &training).unwrap();
+            trainer = trainer.with_evaluation(evaluation).unwrap();
+        }
+        trainer.train(&mut NoCallback).unwrap();
+        trainer
+    };
+    let mut trainer = run(true);
+    assert_eq!(weights(trainer.model()), weights(run(false).model()));
+    let rows = trainer.evaluations().to_vec();
+    assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [0, 2, 4]);
+    for metric in ["reward", "rewards/upper_case/mean", "completions/mean_length", "frac_reward_zero_std", "entropy"] {
+        assert!(rows[0].metric(metric).is_some(), "{metric}: {:?}", rows[0].metrics);
+    }
+    assert_ne!(rows[0].metric("reward"), rows[2].metric("reward"));
+    let again = trainer.evaluate().unwrap().unwrap();
+    assert_eq!((again.metric("reward"), again.loss), (rows[2].metric("reward"), rows[2].loss));
+}
+
+/// The mean over all completions, however they are cut into passes.
+#[test]
+fn the_size_of_a_pass_does_not_change_an_evaluation() {
+    let evaluated = |batch_size| {
+        let mut config = RlooConfig::default();
+        config.beta = 0.0;
+        let mut held_out = setup(&["xyz", "hello", "w"]);
+        held_out.config.num_generations_eval = Some(3);
+        let mut rloo = Rloo::for_evaluation(held_out, config, &training(1, 8)).unwrap();
+        evaluate(&model(), &mut rloo, batch_size).unwrap()
+    };
+    let (whole, cut) = (evaluated(9), evaluated(2));
+    assert!((whole.loss - cut.loss).abs() < 1e-6, "{} {}", whole.loss, cut.loss);
+    for (name, value) in whole.metrics.iter().filter(|(name, _)| !name.starts_with("time/")) {
+        assert!((value - cut.metrics[name]).abs() < 1e-6, "{name}: {value} {}", cut.metrics[name]);
+    }
 }
 
 fn fault(change: impl FnOnce(&mut RolloutSetup, &mut TrainingConfig)) -> String {

@@ -11,7 +11,7 @@ use crate::{
     progress::Watch,
     settings::{Fact, HasTable, Resolved, Table},
     training::{
-        self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
+        self, EvaluationSettings, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
         rollouts::{self, RolloutCommand},
     },
 };
@@ -66,6 +66,10 @@ impl TrainingCommand for GrpoSettings {
         faults
     }
 
+    fn evaluation(&self) -> Option<&EvaluationSettings> {
+        Some(&self.rollouts.evaluation)
+    }
+
     fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
         self.rollouts.prepare(rows)
     }
@@ -81,6 +85,11 @@ impl TrainingCommand for GrpoSettings {
     fn method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Grpo> {
         let rollouts = self.rollouts.setup(prompts, model, setup, self.loss.beta)?;
         Ok(Grpo::new(rollouts, self.loss.clone(), &setup.settings.training)?)
+    }
+
+    fn evaluation_method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Grpo> {
+        let rollouts = self.rollouts.evaluation_setup(prompts, model, setup, self.loss.beta)?;
+        Ok(Grpo::for_evaluation(rollouts, self.loss.clone(), &setup.settings.training)?)
     }
 
     fn watch(&self, shared: &SharedSettings) -> Option<Watch> {

@@ -12,7 +12,7 @@ use crate::{
     progress::Watch,
     settings::{Fact, HasTable, Resolved, Table},
     training::{
-        self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
+        self, EvaluationSettings, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand,
         rollouts::{self, RolloutCommand},
     },
 };
@@ -67,6 +67,10 @@ impl TrainingCommand for RlooSettings {
         faults
     }
 
+    fn evaluation(&self) -> Option<&EvaluationSettings> {
+        Some(&self.rollouts.evaluation)
+    }
+
     fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
         self.rollouts.prepare(rows)
     }
@@ -82,6 +86,11 @@ impl TrainingCommand for RlooSettings {
     fn method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Rloo> {
         let rollouts = self.rollouts.setup(prompts, model, setup, self.loss.beta)?;
         Ok(Rloo::new(rollouts, self.loss.clone(), &setup.settings.training)?)
+    }
+
+    fn evaluation_method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Rloo> {
+        let rollouts = self.rollouts.evaluation_setup(prompts, model, setup, self.loss.beta)?;
+        Ok(Rloo::for_evaluation(rollouts, self.loss.clone(), &setup.settings.training)?)
     }
 
     fn watch(&self, shared: &SharedSettings) -> Option<Watch> {

@@ -161,8 +161,6 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "vllm_structured_outputs_regex" => Refused("completions are free; a `regex` reward judges their form"),
         "generation_kwargs" => Refused("what they hold has settings of its own"),
         "chat_template_kwargs" => Refused("a column of that name is given to the template"),
-        "num_generations_eval" => Refused("this command has no rows to evaluate with"),
-        "max_tool_calling_iterations" => Refused("tools are not called while completions are drawn"),
         "reward_model_name_or_path" => Refused("name a reward with `reward_funcs`"),
         "log_multimodal" => Ignored("there are no images"),
         "log_completions_hub_repo" => Refused("`reheat push` publishes the output folder"),

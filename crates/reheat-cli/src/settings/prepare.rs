@@ -200,6 +200,7 @@ impl PrepareSettings {
             truncation_mode: self.truncation_mode,
             completion_only_loss: self.completion_only_loss.unwrap_or(true),
             assistant_only_loss: self.assistant_only_loss,
+            tools: None,
             control_tokens: self.control_tokens,
             packing: self.packing.then_some(self.packing_strategy),
             packing_batch_size: self.packing_batch_size,

@@ -33,9 +33,11 @@ fn decides(section: &str, key: &str) -> Option<Decides> {
         ("Adapters", "trainable_token_indices" | "use_rslora" | "use_dora") => Decides::Known,
         ("Dataset" | "Data", _) | ("Run", "chat_template_path" | "eos_token" | "new_tokens") => Decides::Rows,
         ("Run", "model_name_or_path" | "base_model_name_or_path") => Decides::Base,
-        ("Run", "device" | "kernels") => Decides::Weights,
+        // Another program may say other things; what it declares is compared too.
+        ("Run", "device" | "kernels") | ("Tools", "tools") => Decides::Weights,
         // The rows of an evaluation are compared, wherever they are from.
         ("Output" | "Evaluation", _)
+        | ("Tools", "tool_timeout_secs")
         | ("Rewards", "log_completions" | "num_completions_to_print" | "log_unique_prompts") => Decides::Nothing,
         _ => return None,
     })

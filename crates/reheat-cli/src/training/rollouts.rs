@@ -1,19 +1,23 @@
 //! What `grpo` and `rloo` have in common: prompts, rewards, and how completions are drawn and shown.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::Device;
 use reheat_data::{Prepared, Prompt, prepare_prompts};
 use reheat_model::{LoadOptions, Qwen2};
 use reheat_train::{
-    LogRow, ModelReward, RewardContext, RewardError, RewardSpec, RolloutConfig, RolloutSetup, build_rewards,
+    LogRow, ModelReward, Reward, RewardContext, RewardError, RewardSpec, RolloutConfig, RolloutSetup, Tool, Tools,
+    TrainError, build_rewards, program_tools, share_rewards,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    Rows, Setup, SharedSettings,
+    EvaluationSettings, Rows, Setup, SharedSettings,
     completions::{CompletionsLog, CompletionsTable},
 };
 use crate::{
@@ -32,7 +36,9 @@ where
     super::table(|table| {
         table
             .with::<PromptSettings>("Data")
+            .with::<EvaluationSettings>("Evaluation")
             .with::<RewardSettings>("Rewards")
+            .with::<ToolSettings>("Tools")
             .with::<RolloutConfig>("Completions")
             .with::<Loss>("Loss")
     })
@@ -57,20 +63,81 @@ pub(crate) struct RewardSettings {
     log_unique_prompts: bool,
 }
 
+/// What the model may call in the course of a completion.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ToolSettings {
+    /// Programs with tools, such as 'python3 tools.py', that answer lines of JSON; the guide on learning from rewards
+    /// shows one. May be given several times.
+    #[schemars(extend("x-flag" = "tool", "x-commas" = false))]
+    tools: Vec<String>,
+    /// Seconds that a program may take for a call, before it fails and the program is started again.
+    tool_timeout_secs: u64,
+}
+
+impl Default for ToolSettings {
+    fn default() -> Self {
+        Self { tools: Vec::new(), tool_timeout_secs: 60 }
+    }
+}
+
+impl ToolSettings {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.tool_timeout_secs == 0 {
+            faults.push("tool_timeout_secs is 0, expected 1 or more".into());
+        }
+        if self.tools.iter().any(|command| command.trim().is_empty()) {
+            faults.push("--tool is empty, expected a command such as 'python3 tools.py'".into());
+        }
+        faults
+    }
+
+    /// Starts the programs and asks what they have.
+    fn start(&self) -> Result<Vec<Box<dyn Tool>>, TrainError> {
+        let mut tools = Vec::new();
+        for command in &self.tools {
+            let timeout = Duration::from_secs(self.tool_timeout_secs);
+            tools.extend(program_tools(command, timeout, Arc::new(|line: &str| eprintln!("{line}")))?);
+        }
+        Ok(tools)
+    }
+}
+
+/// Rewards that wait for the evaluation, which asks the same as training does.
+#[derive(Default)]
+struct Waiting(RefCell<Vec<Box<dyn Reward>>>);
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waiting")
+    }
+}
+
 /// The settings of both commands, and where their completions are shown.
 #[derive(Debug)]
 pub(crate) struct RolloutCommand {
     data: PromptSettings,
+    pub(crate) evaluation: EvaluationSettings,
     rewards: RewardSettings,
+    tools: ToolSettings,
     config: RolloutConfig,
+    waiting: Waiting,
     /// Completions since the last table.
     log: CompletionsLog,
 }
 
 impl RolloutCommand {
     pub(crate) fn extract(resolved: &Resolved) -> Result<Self, Fault> {
-        let (data, rewards, config) = (resolved.extract()?, resolved.extract()?, resolved.extract()?);
-        Ok(Self { data, rewards, config, log: CompletionsLog::default() })
+        Ok(Self {
+            data: resolved.extract()?,
+            evaluation: resolved.extract()?,
+            rewards: resolved.extract()?,
+            tools: resolved.extract()?,
+            config: resolved.extract()?,
+            waiting: Waiting::default(),
+            log: CompletionsLog::default(),
+        })
     }
 
     /// Everything that is wrong with the settings that can be known before a file is read.
@@ -87,6 +154,10 @@ impl RolloutCommand {
         if self.config.sync_ref_model && beta == 0.0 {
             faults.push("sync_ref_model has no effect where beta is 0: there is no reference".into());
         }
+        faults.extend(self.tools.faults());
+        if self.config.max_tool_calling_iterations.is_some() && self.tools.tools.is_empty() {
+            faults.push("max_tool_calling_iterations has no effect without --tool".into());
+        }
         // What a batch size of 0 is to the loop is told already.
         if shared.training.faults().is_empty() {
             faults.extend(self.config.plan(&shared.training, 0).err().into_iter().flatten());
@@ -97,7 +168,10 @@ impl RolloutCommand {
     }
 
     pub(crate) fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<Prompt>> {
-        let options = self.data.options(rows.rejected)?;
+        let mut options = self.data.options(rows.rejected)?;
+        if !self.tools.tools.is_empty() {
+            options.tools = Some(self.tools.start()?.iter().map(|tool| tool.schema().clone()).collect());
+        }
         let (tokenizer, template) = (&rows.companions.tokenizer, rows.companions.template.as_ref());
         Ok(prepare_prompts(&rows.dataset, tokenizer, template, &options, rows.progress)?)
     }
@@ -124,6 +198,9 @@ impl RolloutCommand {
                 ),
             ),
         ];
+        if !self.tools.tools.is_empty() {
+            facts.push(fact("tools", self.tools.tools.join(", ")));
+        }
         if plan.num_left_out > 0 {
             facts.push(Fact {
                 name: "left out",
@@ -149,16 +226,57 @@ impl RolloutCommand {
         setup: &Setup,
         beta: f64,
     ) -> anyhow::Result<RolloutSetup> {
+        let rewards = self.build_rewards(model, setup)?;
+        let mut rollouts = self.setup_with(rewards, prompts, model, setup, beta)?;
+        if self.rewards.log_completions {
+            rollouts.completions_fn = Some(self.log.writer(setup.output_dir.join("completions.jsonl")));
+        }
+        Ok(rollouts)
+    }
+
+    /// As [`Self::setup`], of prompts to evaluate with.
+    pub(crate) fn evaluation_setup(
+        &self,
+        prompts: Vec<Prompt>,
+        model: &Qwen2,
+        setup: &Setup,
+        beta: f64,
+    ) -> anyhow::Result<RolloutSetup> {
+        self.setup_with(self.waiting.0.take(), prompts, model, setup, beta)
+    }
+
+    /// The rewards for training; where there is an evaluation, they wait for it too.
+    fn build_rewards(&self, model: &Qwen2, setup: &Setup) -> anyhow::Result<Vec<Box<dyn Reward>>> {
         let device = model.device();
         let context =
             RewardContext::new(talk::say).with_models(move |reward, dir| load_reward_model(reward, dir, &device));
         let rewards = build_rewards(&self.rewards.reward_funcs, &context)?;
+        if self.evaluation.dataset(&setup.settings.dataset).is_none() {
+            return Ok(rewards);
+        }
+        let [rewards, waiting] = share_rewards(rewards);
+        self.waiting.0.replace(waiting);
+        Ok(rewards)
+    }
+
+    fn setup_with(
+        &self,
+        rewards: Vec<Box<dyn Reward>>,
+        prompts: Vec<Prompt>,
+        model: &Qwen2,
+        setup: &Setup,
+        beta: f64,
+    ) -> anyhow::Result<RolloutSetup> {
         let mut rollouts = RolloutSetup::new(prompts, setup.companions.tokenizer.clone(), rewards);
         rollouts.config = self.config.clone();
         // Tensors are shared until one is changed: of a model with adapters, only those become two.
         rollouts.reference = (beta != 0.0).then(|| Box::new(model.clone()));
-        if self.rewards.log_completions {
-            rollouts.completions_fn = Some(self.log.writer(setup.output_dir.join("completions.jsonl")));
+        if !self.tools.tools.is_empty() {
+            let template = setup.companions.template.clone().ok_or_else(|| {
+                Fault::input("tools are called in conversations, and the model has no chat template")
+                    .hint("name one with --chat-template FILE")
+            })?;
+            rollouts.tools = Some(Tools { tools: self.tools.start()?, template });
         }
         Ok(rollouts)
     }

@@ -98,7 +98,7 @@ impl Converter {
 
     /// What a row asks, with its other columns as they are.
     fn prompts(&self, mut row: Row, asked: &Asked) -> Result<Vec<Example>, RowProblem> {
-        let is_other = |(column, _): &(&String, &Value)| !matches!(column.as_str(), "prompt" | "tools");
+        let is_other = |(column, _): &(&String, &Value)| *column != "prompt";
         let columns: Row = row.iter().filter(is_other).map(|(column, value)| (column.clone(), value.clone())).collect();
         let found = match asked {
             Asked::Of(layout) => {

@@ -64,7 +64,7 @@ pub enum Example {
         prompt: Turns,
         /// What else the template is given.
         context: Context,
-        /// The row's other columns as they are, all but `prompt` and `tools`: what an answer is judged by.
+        /// The row's other columns as they are, all but `prompt`: what an answer is judged by.
         columns: Row,
     },
     /// An answer in steps.

@@ -9,7 +9,8 @@ use super::{
     pipeline::{self, Outcome, Recipe, Size},
 };
 use crate::{
-    Conversion, ConversionOptions, DataError, Dataset, Example, Format, Row, RowId, RowProblem, tokenize::Encoder,
+    Conversion, ConversionOptions, DataError, Dataset, Example, Format, Row, RowId, RowProblem, Turns,
+    tokenize::Encoder,
 };
 
 /// Something to answer, tokenised, with what the answer is judged by.
@@ -21,7 +22,7 @@ pub struct Prompt {
     pub prompt: Value,
     /// JSON schemas of the tools at hand.
     pub tools: Option<Vec<Value>>,
-    /// The row's other columns as they are, all but `prompt` and `tools`, for reward functions. They stay in memory:
+    /// The row's other columns as they are, all but `prompt`, for reward functions. They stay in memory:
     /// [`DatasetSpec::columns`](crate::DatasetSpec) leaves out what none of them reads.
     pub columns: Row,
 }
@@ -106,13 +107,17 @@ impl Recipe for Prompts<'_> {
     }
 
     fn items(&self, example: Example) -> Result<Vec<Outcome<Prompt>>, RowProblem> {
-        let Example::PromptOnly { prompt, context, columns } = example else {
+        let Example::PromptOnly { prompt, mut context, mut columns } = example else {
             return Err(RowProblem::WrongType {
                 field: "row".into(),
                 expected: Self::NEEDED,
                 found: example.kind().into(),
             });
         };
+        if let (None, Some(tools), Turns::Messages(_)) = (&context.tools, &self.options.tools, &prompt) {
+            context.tools = Some(tools.clone());
+            columns.insert("tools".into(), tools.clone().into());
+        }
         let mut prompt_ids = self.encoder.prompt(&prompt, &context)?;
         let tokens = prompt_ids.len();
         let max_length = self.options.max_length.unwrap_or(usize::MAX);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::entropy::EntropyControl;
 use super::{GrpoConfig, GrpoLoss, GrpoTokens, Normalizer, Ratios, group_advantages, grpo_loss};
-use crate::rollout::{Judged, OldLogprobs, RolloutBatch, RolloutSetup, Rollouts, numbers};
+use crate::rollout::{Judged, OldLogprobs, Purpose, RolloutBatch, RolloutSetup, Rollouts, numbers};
 use crate::{Measures, Method, MethodState, Objective, StepContext, TrainError, TrainingConfig};
 
 /// Name of the entropy bonus' weight in a checkpoint.
@@ -30,7 +30,30 @@ impl Grpo {
     /// # Errors
     /// If a setting is out of range, or settings do not go together: all faults in one error.
     pub fn new(setup: RolloutSetup, config: GrpoConfig, training: &TrainingConfig) -> Result<Self, TrainError> {
-        let rollouts = Rollouts::new(setup, training, OldLogprobs::WhereItChanges, config.beta, config.faults())?;
+        Self::of(setup, config, training, Purpose::Training)
+    }
+
+    /// An evaluation on the completions of `setup`, for [`Trainer::with_evaluation`](crate::Trainer::with_evaluation):
+    /// `num_generations_eval` of each prompt, drawn with the same random numbers every time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_evaluation(
+        setup: RolloutSetup,
+        config: GrpoConfig,
+        training: &TrainingConfig,
+    ) -> Result<Self, TrainError> {
+        Self::of(setup, config, training, Purpose::Evaluation)
+    }
+
+    fn of(
+        setup: RolloutSetup,
+        config: GrpoConfig,
+        training: &TrainingConfig,
+        purpose: Purpose,
+    ) -> Result<Self, TrainError> {
+        let old = OldLogprobs::WhereItChanges;
+        let rollouts = Rollouts::new(setup, training, old, purpose, config.beta, config.faults())?;
         Ok(Self { rollouts, entropy: EntropyControl::new(&config), config })
     }
 
@@ -69,12 +92,16 @@ impl Method for Grpo {
         self.rollouts.check(model)
     }
 
-    fn batches(&mut self, _indices: &[usize], context: &StepContext) -> Result<Vec<RolloutBatch>, TrainError> {
+    fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<RolloutBatch>, TrainError> {
         let config = &self.config;
-        self.rollouts.batches(context, &|judged: &Judged| {
+        self.rollouts.batches(indices, context, &|judged: &Judged| {
             let Judged { rewards, weights, num_generations, .. } = *judged;
             (group_advantages(rewards, weights, num_generations, config), Measures::default())
         })
+    }
+
+    fn dataset_rows(&self, batches: &[RolloutBatch], _indices: &[usize]) -> Vec<usize> {
+        RolloutBatch::prompts_of(batches)
     }
 
     fn temperature(&self) -> f64 {
@@ -110,7 +137,7 @@ impl Method for Grpo {
         let GrpoLoss { loss, policy_loss, kl, ratios, entropy_mask } =
             self.loss(tokens.logprobs.clone(), tokens.entropy.clone(), batch);
         let first = |values: Tensor<1>| f64::from(numbers(values)[0]);
-        let mut measures = batch.measure(first(loss), tokens);
+        let mut measures = batch.measure(batch.summed(first(loss), batch.num_items()), tokens);
         if let Some(kl) = kl {
             measures = measures.with("kl", batch.masked_sum(&numbers(kl)), batch.num_items() as f64);
         }

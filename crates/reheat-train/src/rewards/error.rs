@@ -1,6 +1,6 @@
 //! What can go wrong with a reward.
 
-use super::ProgramFault;
+use crate::program::{ProgramFault, quoted};
 
 /// Why completions cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -107,10 +107,6 @@ pub enum RewardError {
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
-}
-
-fn quoted(lines: &[String]) -> String {
-    if lines.is_empty() { String::new() } else { format!("; its last words were\n{}", lines.join("\n")) }
 }
 
 impl RewardError {

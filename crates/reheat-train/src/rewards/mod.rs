@@ -26,15 +26,18 @@ mod json; // JSON and calls of tools
 mod schema; // JSON against a schema
 mod program; // any program as a reward
 mod model; // a reward model as a reward
+mod shared; // a reward in two places
 mod error;
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::schema::Schema;
 pub use self::{
     error::RewardError,
     function::RewardFn,
     model::ModelReward,
-    program::{ProgramFault, ProgramReward, Talk},
+    program::ProgramReward,
+    shared::share_rewards,
     spec::{LoadModel, RewardContext, RewardSpec, build_rewards},
 };
 
@@ -46,6 +49,9 @@ pub struct RewardInput<'a> {
     pub prompt: &'a Value,
     /// The completion's text, without special tokens.
     pub completion: &'a str,
+    /// Where tools were called, the turns as messages: what the assistant wrote, its calls, and what came of them. Then
+    /// `completion` is what the assistant wrote alone, a line for each turn.
+    pub messages: Option<&'a [Value]>,
     /// The completion's ids, the end-of-sequence token included where the model wrote one.
     pub completion_ids: &'a [u32],
     /// Whether the completion ended because it reached the longest length.
@@ -57,12 +63,17 @@ pub struct RewardInput<'a> {
 impl<'a> RewardInput<'a> {
     /// A completion that came to its end.
     pub fn new(prompt: &'a Value, completion: &'a str, completion_ids: &'a [u32], row: &'a Map<String, Value>) -> Self {
-        Self { prompt, completion, completion_ids, truncated: false, row }
+        Self { prompt, completion, messages: None, completion_ids, truncated: false, row }
     }
 
     /// The same completion, which came to its end or not.
     pub fn with_truncated(self, truncated: bool) -> Self {
         Self { truncated, ..self }
+    }
+
+    /// The same completion, in the course of which tools were called.
+    pub fn with_messages(self, messages: &'a [Value]) -> Self {
+        Self { messages: Some(messages), ..self }
     }
 
     /// The value of a column; `None` where the row has none, or null: then a reward that needs it does not apply.

@@ -9,24 +9,16 @@
 //! ```
 //!
 //! `prompt` is a string or a list of messages, and `row` holds all columns of the dataset. `null` in the answer says
-//! that the reward does not apply. What the program writes to its standard error is shown.
-
-mod process; // one run of the program
+//! that the reward does not apply. Where tools were called, `messages` has the turns. What the program writes to its standard error is shown.
 
 use std::fmt;
-use std::io;
-use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use self::process::Process;
 use super::{Reward, RewardError, RewardInput, excerpt};
-
-/// Gets what a program says to people, line by line.
-pub type Talk = Arc<dyn Fn(&str) + Send + Sync>;
+use crate::program::{Failure, Program, ProgramFault, Talk, start_of};
 
 /// A program that judges completions.
 ///
@@ -34,57 +26,19 @@ pub type Talk = Arc<dyn Fn(&str) + Send + Sync>;
 /// holds its last words. It is killed when the reward is dropped, and finds its input closed if training is killed.
 pub struct ProgramReward {
     name: String,
-    command: String,
-    timeout: Duration,
-    talk: Talk,
-    process: Option<Process>,
+    program: Program,
 }
 
-/// What a program did instead of answering.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ProgramFault {
-    /// It could not be started.
-    Start(io::Error),
-    /// It ended; without a status where it closed its output and runs on.
-    Ended(Option<ExitStatus>),
-    /// It gave no answer in time.
-    Silent {
-        /// Seconds that were waited.
-        timeout_secs: u64,
-    },
-    /// It answered something else than a list of numbers.
-    Garbage {
-        /// The start of the line.
-        line: String,
-    },
-    /// It printed a line that nobody asked for.
-    Unasked {
-        /// The start of the line.
-        line: String,
-    },
-}
-
-impl fmt::Display for ProgramFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start(error) => write!(f, "cannot be started: {error}"),
-            Self::Ended(Some(status)) => write!(f, "ended before it answered ({status})"),
-            Self::Ended(None) => f.write_str("closed its output before it answered"),
-            Self::Silent { timeout_secs } => write!(f, "gave no answer in {timeout_secs} seconds"),
-            Self::Garbage { line } => {
-                write!(f, "answered `{line}`, expected a JSON list of numbers and nulls on one line")
-            }
-            Self::Unasked { line } => write!(f, "printed a line that answers nothing: `{line}`"),
-        }
-    }
-}
+/// What a program is asked for.
+const ANSWER: &str = "a JSON list of numbers and nulls on one line";
 
 /// A completion as the program sees it.
 #[derive(Serialize)]
 struct Question<'a> {
     prompt: &'a Value,
     completion: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<&'a [Value]>,
     completion_ids: &'a [u32],
     truncated: bool,
     row: &'a Map<String, Value>,
@@ -93,47 +47,17 @@ struct Question<'a> {
 impl ProgramReward {
     /// A reward that runs `command` in the system's shell when it is first asked. `talk` gets its standard error.
     pub fn new(name: impl Into<String>, command: impl Into<String>, timeout: Duration, talk: Talk) -> Self {
-        Self { name: name.into(), command: command.into(), timeout, talk, process: None }
+        Self { name: name.into(), program: Program::new("reward program", command, timeout, talk) }
     }
 
-    /// The line that answers `question`.
-    fn ask(&mut self, question: &str) -> Result<String, RewardError> {
-        let mut process = match self.process.take() {
-            Some(process) => process,
-            None => self.start()?,
-        };
-        let mut answer = process.ask(question, self.timeout);
-        if let Err(fault @ (ProgramFault::Ended(_) | ProgramFault::Silent { .. })) = &answer {
-            (self.talk)(&format!("reward program `{}` {fault}; it is started again", self.command));
-            process.kill();
-            process = self.start()?;
-            answer = process.ask(question, self.timeout);
-        }
-        match answer {
-            Ok(line) => {
-                self.process = Some(process);
-                Ok(line)
-            }
-            Err(fault) => Err(self.error(fault, process.last_words())),
-        }
-    }
-
-    fn start(&self) -> Result<Process, RewardError> {
-        Process::start(&self.command, self.talk.clone())
-            .map_err(|error| self.error(ProgramFault::Start(error), Vec::new()))
-    }
-
-    fn error(&self, fault: ProgramFault, last_words: Vec<String>) -> RewardError {
-        RewardError::Program { reward: self.name.clone(), command: self.command.clone(), fault, last_words }
+    fn error(&self, Failure { fault, last_words }: Failure) -> RewardError {
+        RewardError::Program { reward: self.name.clone(), command: self.program.command().into(), fault, last_words }
     }
 }
 
 impl fmt::Debug for ProgramReward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProgramReward")
-            .field("name", &self.name)
-            .field("command", &self.command)
-            .finish_non_exhaustive()
+        f.debug_struct("ProgramReward").field("name", &self.name).field("program", &self.program).finish()
     }
 }
 
@@ -145,16 +69,17 @@ impl Reward for ProgramReward {
     fn score(&mut self, completions: &[RewardInput<'_>]) -> Result<Vec<Option<f64>>, RewardError> {
         let questions: Vec<Question<'_>> = completions
             .iter()
-            .map(|&RewardInput { prompt, completion, completion_ids, truncated, row }| Question {
+            .map(|&RewardInput { prompt, completion, messages, completion_ids, truncated, row }| Question {
                 prompt,
                 completion,
+                messages,
                 completion_ids,
                 truncated,
                 row,
             })
             .collect();
         let question = serde_json::to_string(&questions).expect("texts and numbers can be written as JSON");
-        let line = self.ask(&question)?;
+        let line = self.program.ask_patiently(&question).map_err(|failure| self.error(failure))?;
         serde_json::from_str(&line).map_err(|_error| {
             // Python writes these, JSON has no word for them.
             let mut words = line.trim().trim_matches(['[', ']']).split(',').map(str::trim);
@@ -166,7 +91,10 @@ impl Reward for ProgramReward {
                     index,
                     prompt: excerpt(input.prompt),
                 },
-                None => self.error(ProgramFault::Garbage { line: process::start_of(&line) }, Vec::new()),
+                None => {
+                    let fault = ProgramFault::Garbage { line: start_of(&line), expected: ANSWER };
+                    self.error(Failure { fault, last_words: Vec::new() })
+                }
             }
         })
     }

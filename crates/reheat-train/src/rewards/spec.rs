@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::answer::is_correct;
 use super::json::{calls_tools, is_json_of, schema_in};
 use super::judge::Judge;
-use super::program::{ProgramReward, Talk};
+use super::program::ProgramReward;
 use super::schema::Schema;
 use super::shape::{CosineLength, after_thoughts, has_think_format, repetition, soft_overlong};
 use super::{ModelReward, Reward, RewardError};
+use crate::Talk;
 
 /// A reward as people write it: `NAME` or `NAME:ARGUMENTS`.
 ///

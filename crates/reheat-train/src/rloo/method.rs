@@ -7,7 +7,9 @@ use reheat_model::Qwen2Config;
 use serde_json::{Map, Value, json};
 
 use super::{RlooConfig, RlooLoss, leave_one_out_advantages, rloo_loss};
-use crate::rollout::{Judged, OldLogprobs, RolloutBatch, RolloutSetup, Rollouts, Sample, numbers, weighted_sum};
+use crate::rollout::{
+    Judged, OldLogprobs, Purpose, RolloutBatch, RolloutSetup, Rollouts, Sample, numbers, weighted_sum,
+};
 use crate::{Measures, Method, MethodState, Objective, StepContext, TrainError, TrainingConfig};
 
 /// REINFORCE leave-one-out on prompts.
@@ -25,7 +27,30 @@ impl Rloo {
     /// # Errors
     /// If a setting is out of range, or settings do not go together: all faults in one error.
     pub fn new(setup: RolloutSetup, config: RlooConfig, training: &TrainingConfig) -> Result<Self, TrainError> {
-        let rollouts = Rollouts::new(setup, training, OldLogprobs::Always, config.beta, config.faults())?;
+        Self::of(setup, config, training, Purpose::Training)
+    }
+
+    /// An evaluation on the completions of `setup`, for [`Trainer::with_evaluation`](crate::Trainer::with_evaluation):
+    /// `num_generations_eval` of each prompt, drawn with the same random numbers every time.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_evaluation(
+        setup: RolloutSetup,
+        config: RlooConfig,
+        training: &TrainingConfig,
+    ) -> Result<Self, TrainError> {
+        Self::of(setup, config, training, Purpose::Evaluation)
+    }
+
+    fn of(
+        setup: RolloutSetup,
+        config: RlooConfig,
+        training: &TrainingConfig,
+        purpose: Purpose,
+    ) -> Result<Self, TrainError> {
+        let old = OldLogprobs::Always;
+        let rollouts = Rollouts::new(setup, training, old, purpose, config.beta, config.faults())?;
         Ok(Self { rollouts, config })
     }
 
@@ -48,9 +73,8 @@ fn share_of_step(batch: &RolloutBatch) -> f64 {
 /// the paper takes from the reward.
 fn kls(samples: &[Sample]) -> Vec<f64> {
     let of = |sample: &Sample| {
-        let terms =
-            sample.old_logprobs.iter().zip(&sample.ref_logprobs).map(|(old, reference)| f64::from(old - reference));
-        if sample.counts { terms.sum() } else { 0.0 }
+        let terms = sample.old_logprobs.iter().zip(&sample.ref_logprobs).zip(sample.counting());
+        terms.filter(|(_, counts)| *counts).map(|((old, reference), _)| f64::from(old - reference)).sum()
     };
     samples.iter().map(of).collect()
 }
@@ -70,20 +94,23 @@ impl Method for Rloo {
         self.rollouts.check(model)
     }
 
-    fn batches(&mut self, _indices: &[usize], context: &StepContext) -> Result<Vec<RolloutBatch>, TrainError> {
+    fn batches(&mut self, indices: &[usize], context: &StepContext) -> Result<Vec<RolloutBatch>, TrainError> {
         let config = &self.config;
-        self.rollouts.batches(context, &|judged: &Judged| {
+        self.rollouts.batches(indices, context, &|judged: &Judged| {
             let sums: Vec<_> = judged.rewards.iter().map(|rewards| weighted_sum(rewards, judged.weights)).collect();
             let kls = kls(judged.samples);
             let advantages = leave_one_out_advantages(&sums, &kls, judged.num_generations, config);
             let mut measures = Measures::default();
             if config.beta != 0.0 {
-                let counting = judged.samples.iter().filter(|sample| sample.counts);
-                let num_tokens = counting.map(|sample| sample.ids.len()).sum::<usize>();
+                let num_tokens = judged.samples.iter().map(Sample::num_counting).sum::<usize>();
                 measures = measures.with("kl", kls.iter().sum(), num_tokens as f64);
             }
             (advantages, measures)
         })
+    }
+
+    fn dataset_rows(&self, batches: &[RolloutBatch], _indices: &[usize]) -> Vec<usize> {
+        RolloutBatch::prompts_of(batches)
     }
 
     fn temperature(&self) -> f64 {
@@ -109,6 +136,7 @@ impl Method for Rloo {
     fn measure(&self, batch: &RolloutBatch, tokens: &TokenLogprobs, _num_items_in_batch: u64) -> Measures {
         let RlooLoss { losses, low_clipped, high_clipped } = self.loss(tokens.logprobs.clone(), batch);
         let loss = numbers(losses).into_iter().map(f64::from).sum::<f64>() * share_of_step(batch);
+        let loss = batch.summed(loss, self.num_items(batch));
         batch.measure_clipping(batch.measure(loss, tokens), &numbers(low_clipped), &numbers(high_clipped))
     }
 

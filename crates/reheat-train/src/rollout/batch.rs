@@ -1,11 +1,14 @@
 //! Completions of a micro-batch: as sequences for the model, and side by side for the loss.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use reheat_data::Batch;
 use reheat_kernels::TokenLogprobs;
 
+use super::Completion;
 use crate::Measures;
 use crate::answers::Answers;
 
@@ -15,6 +18,8 @@ pub(crate) struct Sample {
     /// Index of its prompt in the dataset.
     pub(crate) prompt: usize,
     pub(crate) ids: Vec<u32>,
+    /// Ids that tools wrote, ascending.
+    pub(crate) tool_spans: Vec<Range<usize>>,
     /// Whether it was cut at the longest length.
     pub(crate) truncated: bool,
     /// Whether its tokens count in the loss.
@@ -27,10 +32,47 @@ pub(crate) struct Sample {
     pub(crate) ref_logprobs: Vec<f32>,
 }
 
+impl Sample {
+    /// The completion at its beginning: drawn, and not yet judged.
+    pub(crate) fn new(prompt: usize, completion: Completion) -> Self {
+        let Completion { ids, logprobs, tool_use } = completion;
+        Self {
+            prompt,
+            ids,
+            tool_spans: tool_use.spans,
+            truncated: false,
+            counts: true,
+            advantage: 0.0,
+            sampler_logprobs: logprobs,
+            old_logprobs: Vec::new(),
+            ref_logprobs: Vec::new(),
+        }
+    }
+
+    /// Tokens that the model wrote.
+    pub(crate) fn num_own(&self) -> usize {
+        self.ids.len() - self.tool_spans.iter().map(Range::len).sum::<usize>()
+    }
+
+    /// Tokens that count in the loss.
+    pub(crate) fn num_counting(&self) -> usize {
+        if self.counts { self.num_own() } else { 0 }
+    }
+
+    /// Of each token whether it counts in the loss.
+    pub(crate) fn counting(&self) -> Vec<bool> {
+        let mut counting = vec![self.counts; self.ids.len()];
+        self.tool_spans.iter().for_each(|span| counting[span.clone()].fill(false));
+        counting
+    }
+}
+
 /// Completions as one forward pass takes them, and what the loss needs of them.
 #[derive(Debug, Clone)]
 pub struct RolloutBatch {
     pub(crate) answers: Answers,
+    /// Of each completion the index of its prompt.
+    prompts: Vec<usize>,
     /// Completions, and the tokens of the longest.
     pub(crate) shape: [usize; 2],
     /// Of each token in `shape` the position that predicts it; 0 where there is none.
@@ -66,6 +108,8 @@ pub(crate) struct Place {
     pub(crate) seconds_before: f64,
     /// Tokens of all sequences of the step.
     pub(crate) num_tokens_in_step: usize,
+    /// Whether it is of no step, but of an evaluation.
+    pub(crate) is_evaluation: bool,
 }
 
 impl RolloutBatch {
@@ -78,11 +122,11 @@ impl RolloutBatch {
         let mut index = vec![0; samples.len() * seq];
         let (mut is_token, mut completion_mask) = (vec![0.0; index.len()], vec![0.0; index.len()]);
         for (row, (sample, span)) in samples.iter().zip(answers.spans()).enumerate() {
-            for (column, position) in span.clone().enumerate() {
+            for (column, (position, counts)) in span.clone().zip(sample.counting()).enumerate() {
                 let at = row * seq + column;
                 index[at] = position as i32;
                 is_token[at] = 1.0;
-                completion_mask[at] = if sample.counts { 1.0 } else { 0.0 };
+                completion_mask[at] = if counts { 1.0 } else { 0.0 };
             }
         }
         let padded = |pick: fn(&Sample) -> &[f32]| -> Option<Vec<f32>> {
@@ -100,6 +144,7 @@ impl RolloutBatch {
             old_logprobs: padded(|sample| &sample.old_logprobs),
             ref_logprobs: padded(|sample| &sample.ref_logprobs),
             advantages: samples.iter().map(|sample| sample.advantage as f32).collect(),
+            prompts: samples.iter().map(|sample| sample.prompt).collect(),
             answers,
             shape,
             index,
@@ -112,6 +157,12 @@ impl RolloutBatch {
 
     pub(crate) fn sequences(&self) -> &Batch {
         &self.answers.sequences
+    }
+
+    /// The prompts of a step's completions, each once.
+    pub(crate) fn prompts_of(batches: &[Self]) -> Vec<usize> {
+        let prompts: BTreeSet<usize> = batches.iter().flat_map(|batch| batch.prompts.iter().copied()).collect();
+        prompts.into_iter().collect()
     }
 
     /// Tokens that count in the loss.
@@ -149,6 +200,12 @@ impl RolloutBatch {
 
     fn tensor(&self, values: &[f32], device: &Device) -> Tensor<2> {
         Tensor::from_data(TensorData::new(values.to_vec(), self.shape), device)
+    }
+
+    /// The loss as the loop sums it: in training it is a part of the step's; an evaluation divides the sum by the items
+    /// of all micro-batches, so that one's mean weighs as many as it has.
+    pub(crate) fn summed(&self, loss: f64, num_items: u64) -> f64 {
+        if self.place.is_evaluation { loss * num_items as f64 } else { loss }
     }
 
     /// What a micro-batch tells whatever is minimised: its entropy, how far sampler and training are apart, times.

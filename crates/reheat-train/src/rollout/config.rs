@@ -13,7 +13,9 @@ use crate::TrainingConfig;
 pub struct RolloutConfig {
     /// Completions of each prompt, 2 or more: they are compared with each other.
     pub num_generations: usize,
-    /// Longest completion in tokens.
+    /// Completions of each prompt in an evaluation; as in training when absent.
+    pub num_generations_eval: Option<usize>,
+    /// Longest completion in tokens, what tools say included.
     pub max_completion_length: usize,
     /// Completions that are drawn at a time; `per_device_train_batch_size` times `steps_per_generation` when absent.
     pub generation_batch_size: Option<usize>,
@@ -37,6 +39,9 @@ pub struct RolloutConfig {
     pub reward_weights: Option<Vec<f64>>,
     /// Leave completions out of the loss that were cut at `max_completion_length`.
     pub mask_truncated_completions: bool,
+    /// Times that tools are called in the course of a completion, all calls of a turn together; no limit but the length
+    /// when absent.
+    pub max_tool_calling_iterations: Option<usize>,
     /// Let the reference follow the policy.
     pub sync_ref_model: bool,
     /// Share of the policy in each synchronisation.
@@ -50,6 +55,7 @@ impl Default for RolloutConfig {
     fn default() -> Self {
         Self {
             num_generations: 8,
+            num_generations_eval: None,
             max_completion_length: 512,
             generation_batch_size: None,
             steps_per_generation: None,
@@ -62,6 +68,7 @@ impl Default for RolloutConfig {
             repetition_penalty: 1.0,
             reward_weights: None,
             mask_truncated_completions: false,
+            max_tool_calling_iterations: None,
             sync_ref_model: false,
             ref_model_mixup_alpha: 0.6,
             ref_model_sync_steps: 512,
@@ -85,6 +92,7 @@ impl RolloutConfig {
             format!("num_generations is {num_generations}, expected 2 or more: completions of a prompt are compared"),
         );
         for (key, value) in [
+            ("num_generations_eval", self.num_generations_eval),
             ("max_completion_length", Some(self.max_completion_length)),
             ("generation_batch_size", self.generation_batch_size),
             ("steps_per_generation", self.steps_per_generation),

@@ -8,6 +8,7 @@
 mod config;
 mod schedule; // which completions a step trains on
 mod sample; // prompts to completions
+mod tool_calls; // completions that go on after tools have answered
 mod score; // completions to rewards
 mod batch; // completions as a forward pass and a loss take them
 mod rollouts; // the generation batch under way
@@ -20,12 +21,12 @@ pub use self::{
     config::RolloutConfig,
     record::{CompletionRecord, CompletionsFn},
     rollouts::RolloutSetup,
-    sample::{Completion, RolloutFn},
+    sample::{Completion, RolloutFn, ToolUse},
     schedule::RolloutPlan,
     score::Advantages,
 };
 pub(crate) use self::{
     batch::{Sample, numbers},
-    rollouts::{Judged, OldLogprobs, Rollouts},
+    rollouts::{Judged, OldLogprobs, Purpose, Rollouts},
     statistics::{is_zero, mean, standard_deviation, weighted_sum},
 };

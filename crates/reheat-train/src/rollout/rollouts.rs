@@ -9,14 +9,19 @@ use reheat_tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::batch::Place;
-use super::sample::{Source, check_prompt};
+use super::sample::{Request, Source, check_prompt};
 use super::schedule::{MicroStep, Schedule};
 use super::score::{self, Advantages};
-use super::{CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, Sample, numbers};
+use super::tool_calls::Conversations;
+use super::{
+    Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, Sample, ToolUse, numbers,
+};
 use crate::answers::Answers;
 use crate::dpo::mix;
+use crate::tools::Toolbox;
 use crate::{
-    Checkpointing, Measures, ModelPass, Reward, StepContext, TrainError, TrainingConfig, check_reward_columns, hash_of,
+    Checkpointing, Measures, ModelPass, Reward, StepContext, ToolError, Tools, TrainError, TrainingConfig,
+    check_reward_columns, hash_of,
 };
 
 /// What completions are drawn for, and what they are judged by.
@@ -38,6 +43,8 @@ pub struct RolloutSetup {
     pub rollout_fn: Option<Box<RolloutFn>>,
     /// Is told the completions of every generation batch.
     pub completions_fn: Option<Box<CompletionsFn>>,
+    /// What the model may call in the course of a completion. Prompts are to be conversations that declare them.
+    pub tools: Option<Tools>,
 }
 
 impl RolloutSetup {
@@ -51,9 +58,21 @@ impl RolloutSetup {
             reference: None,
             rollout_fn: None,
             completions_fn: None,
+            tools: None,
         }
     }
 }
+
+/// What completions are drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Training,
+    /// All prompts are completed at a time, with the same random numbers in every evaluation.
+    Evaluation,
+}
+
+/// The generation batch of an evaluation: no training comes so far.
+const EVALUATION: u64 = u32::MAX as u64;
 
 /// A generation batch that was judged, in groups.
 pub(crate) struct Judged<'a> {
@@ -84,6 +103,8 @@ pub(crate) struct Rollouts {
     pub(super) config: RolloutConfig,
     pub(super) schedule: Schedule,
     source: Source,
+    toolbox: Option<Toolbox>,
+    purpose: Purpose,
     pub(super) reference: Option<Box<Qwen2>>,
     completions_fn: Option<Box<CompletionsFn>>,
     /// Tokens that a completion ends with, unless it was cut.
@@ -108,10 +129,11 @@ impl Rollouts {
         setup: RolloutSetup,
         training: &TrainingConfig,
         old_logprobs: OldLogprobs,
+        purpose: Purpose,
         beta: f64,
         mut faults: Vec<String>,
     ) -> Result<Self, TrainError> {
-        let RolloutSetup { prompts, tokenizer, rewards, config, reference, rollout_fn, completions_fn } = setup;
+        let RolloutSetup { prompts, tokenizer, rewards, config, reference, rollout_fn, completions_fn, tools } = setup;
         if beta != 0.0 && reference.is_none() {
             faults.push(format!("beta is {beta}, which needs a reference"));
         }
@@ -122,14 +144,20 @@ impl Rollouts {
             faults.push("sync_ref_model needs a reference: beta is 0".into());
         }
         // The schedule divides by what is wrong otherwise.
-        let schedule =
-            if faults.is_empty() { Schedule::new(&config, training, prompts.len()) } else { Err(Vec::new()) };
+        let num_generations_eval = config.num_generations_eval.unwrap_or(config.num_generations);
+        let schedule = match purpose {
+            _ if !faults.is_empty() => Err(Vec::new()),
+            Purpose::Training => Schedule::new(&config, training, prompts.len()),
+            Purpose::Evaluation => Ok(Schedule::of_evaluation(num_generations_eval, training, prompts.len())),
+        };
         let schedule = schedule.map_err(|more| TrainError::Config(faults.into_iter().chain(more).collect()))?;
         let pad = tokenizer.special_tokens().pad().map(|token| token.id);
         Ok(Self {
             ends: tokenizer.eos_ids().iter().copied().chain(pad).collect(),
             keeps_old: old_logprobs == OldLogprobs::Always || !schedule.is_aligned(),
             source: rollout_fn.map_or(Source::Engine, Source::Function),
+            toolbox: tools.map(|tools| Toolbox::new(tools, &tokenizer)).transpose()?,
+            purpose,
             seed: training.seed,
             prompts,
             tokenizer,
@@ -165,6 +193,11 @@ impl Rollouts {
         identity.extend(own);
         // Memory and speed, never a completion.
         identity.remove("rollout_batch_size");
+        // No completion that is trained on depends on it.
+        identity.remove("num_generations_eval");
+        if let Some(toolbox) = &self.toolbox {
+            identity.insert("tools".into(), json!(toolbox.schemas()));
+        }
         identity.insert("method".into(), method.into());
         identity.insert("rewards".into(), json!(self.names));
         identity.insert("num_rows".into(), self.prompts.len().into());
@@ -185,14 +218,59 @@ impl Rollouts {
                 return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
             }
         }
+        if self.toolbox.is_some()
+            && let Some(index) = self.prompts.iter().position(|prompt| !prompt.prompt.is_array())
+        {
+            return Err(ToolError::Text { index }.into());
+        }
         for reward in &self.rewards {
             check_reward_columns(reward.as_ref(), self.prompts.iter().map(|prompt| &prompt.columns))?;
         }
         Ok(())
     }
 
-    /// The micro-batches of a step, drawn and judged where they are the first of their generation batch.
-    pub(crate) fn batches(&mut self, context: &StepContext, judge: &Judge) -> Result<Vec<RolloutBatch>, TrainError> {
+    /// The micro-batches of a step, drawn and judged where they are the first of their generation batch; or those of an
+    /// evaluation at `indices`.
+    pub(crate) fn batches(
+        &mut self,
+        indices: &[usize],
+        context: &StepContext,
+        judge: &Judge,
+    ) -> Result<Vec<RolloutBatch>, TrainError> {
+        match self.purpose {
+            Purpose::Training => self.training_batches(context, judge),
+            Purpose::Evaluation => Ok(vec![self.evaluation_batch(indices, context, judge)?]),
+        }
+    }
+
+    /// The completions at `indices`; all are drawn when the first is asked for.
+    fn evaluation_batch(
+        &mut self,
+        indices: &[usize],
+        context: &StepContext,
+        judge: &Judge,
+    ) -> Result<RolloutBatch, TrainError> {
+        let started = Instant::now();
+        let (Some(first), Some(last)) = (indices.first(), indices.last()) else { unreachable!("a chunk of rows") };
+        let of_generation = if *first == 0 { self.draw(EVALUATION, context, judge)? } else { Measures::default() };
+        let samples = &self.buffer.as_ref().expect("drawn with the first chunk").samples[*first..=*last];
+        let counting = samples.iter().map(Sample::num_counting).sum::<usize>() as f64;
+        let place = Place {
+            accumulation_steps: 1,
+            is_last: false,
+            num_items_in_batch: counting.max(1.0),
+            iteration: 0,
+            step_started: started,
+            seconds_before: 0.0,
+            num_tokens_in_step: 0,
+            is_evaluation: true,
+        };
+        let mut batch = RolloutBatch::new(samples, |prompt| &self.prompts[prompt].prompt_ids, place);
+        batch.of_generation = of_generation;
+        Ok(batch)
+    }
+
+    fn training_batches(&mut self, context: &StepContext, judge: &Judge) -> Result<Vec<RolloutBatch>, TrainError> {
         let step_started = Instant::now();
         self.synchronise(context);
         let micro_steps = self.schedule.micro_steps(context.step);
@@ -211,6 +289,7 @@ impl Rollouts {
                 step_started,
                 seconds_before: 0.0,
                 num_tokens_in_step: 0,
+                is_evaluation: false,
             };
             let mut batch = self.batch(micro_step, place);
             batch.of_generation = of_generation;
@@ -227,7 +306,7 @@ impl Rollouts {
     /// One part of the generation batch under way.
     fn batch(&self, micro_step: MicroStep, place: Place) -> RolloutBatch {
         let samples = &self.buffer.as_ref().expect("a generation batch was just drawn").samples;
-        let counting = samples.iter().filter(|sample| sample.counts).map(|sample| sample.ids.len()).sum::<usize>();
+        let counting = samples.iter().map(Sample::num_counting).sum::<usize>();
         // The tokens of the generation batch, scaled to one step, as in TRL.
         let share = place.accumulation_steps as f64 / self.schedule.steps_per_generation as f64;
         let place = Place { num_items_in_batch: counting.max(1) as f64 * share, ..place };
@@ -240,11 +319,13 @@ impl Rollouts {
     fn draw(&mut self, generation: u64, context: &StepContext, judge: &Judge) -> Result<Measures, TrainError> {
         let started = Instant::now();
         let prompts = self.schedule.prompts(generation);
-        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| &*self.prompts[*prompt].prompt_ids).collect();
         // The seed in the high half, so that no generation batch of a run with another seed draws the same.
         let seed = self.seed.rotate_left(32) ^ generation;
-        let ends = self.tokenizer.eos_ids();
-        let completions = self.source.complete(context.model, &ids, &self.config, ends, seed)?;
+        let completions = self.complete(&prompts, context.model, seed)?;
+        let tool_uses: Vec<ToolUse> = match self.toolbox {
+            Some(_) => completions.iter().flatten().map(|completion| completion.tool_use.clone()).collect(),
+            None => vec![ToolUse::default(); prompts.len() * self.schedule.num_generations],
+        };
         let mut samples = score::samples(&prompts, completions, &self.ends, self.config.mask_truncated_completions);
         let drawing = started.elapsed().as_secs_f64();
         if self.keeps_old {
@@ -256,7 +337,7 @@ impl Rollouts {
 
         let judging = Instant::now();
         let texts = score::texts(&self.tokenizer, &samples)?;
-        let rewards = score::score(&mut self.rewards, &self.prompts, &samples, &texts)?;
+        let rewards = score::score(&mut self.rewards, &self.prompts, &samples, (&texts, &tool_uses), &self.tokenizer)?;
         let weights = self.config.weights(self.names.len());
         let num_generations = self.schedule.num_generations;
         let judged = Judged { rewards: &rewards, weights: &weights, num_generations, samples: &samples };
@@ -265,12 +346,15 @@ impl Rollouts {
             sample.advantage = *advantage;
         }
         measures.add(&score::measure(&samples, &self.names, &rewards, &weights, advantages.frac_reward_zero_std));
-        let drawn: usize = samples.iter().map(|sample| sample.ids.len()).sum();
+        if self.toolbox.is_some() {
+            measures = score::measure_tools(measures, &tool_uses);
+        }
+        let drawn: usize = samples.iter().map(Sample::num_own).sum();
         measures = measures
             .with("time/generation", drawing, 1.0)
             .with("time/rewards", judging.elapsed().as_secs_f64(), 1.0)
             .with("time/generated_tokens_per_second", drawn as f64, drawing);
-        self.tell(context.step + 1, &samples, texts, &rewards)?;
+        self.tell(context.step + 1, &samples, (texts, &tool_uses), &rewards)?;
 
         self.buffer = Some(Generation { index: generation, samples: self.shuffled(samples, generation) });
         Ok(measures)
@@ -278,6 +362,23 @@ impl Rollouts {
 }
 
 impl Rollouts {
+    /// Completions of each of these prompts, with whatever tools say in the course of them.
+    fn complete(&mut self, prompts: &[usize], model: &Qwen2, seed: u64) -> Result<Vec<Vec<Completion>>, TrainError> {
+        let Self { tokenizer, config, source, toolbox, .. } = self;
+        let rounded = if matches!(source, Source::Engine) { model.rounded_for_decoding() } else { None };
+        let model = rounded.as_ref().unwrap_or(model);
+        let count = self.schedule.num_generations;
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| &*self.prompts[*prompt].prompt_ids).collect();
+        let streams = (0..).step_by(count);
+        let budget = config.max_completion_length;
+        let requests: Vec<Request<'_>> =
+            ids.iter().zip(streams).map(|(ids, stream)| Request { ids, budget, stream }).collect();
+        let completions = source.complete(model, &requests, count, config, (tokenizer.eos_ids(), seed))?;
+        let Some(toolbox) = toolbox else { return Ok(completions) };
+        let conversations = Conversations { model, tokenizer, config, seed };
+        conversations.carry_on(source, toolbox, &ids, completions)
+    }
+
     /// Log-probabilities of the samples under `model`, by the forward pass that training uses.
     fn fill(
         &self,
@@ -298,8 +399,9 @@ impl Rollouts {
         }
     }
 
-    /// The order in which completions are trained on: groups are spread over the micro-batches, unless rows are to be
-    /// visited in their own order.
+    /// The order in which completions are trained on: groups are spread over the optimizer steps, unless rows are to be
+    /// visited in their own order. Within a step, completions of one prompt lie side by side, so that it is computed once
+    /// for those of a micro-batch.
     fn shuffled(&self, samples: Vec<Sample>, generation: u64) -> Vec<Sample> {
         if self.schedule.strategy == TrainSamplingStrategy::Sequential || self.schedule.steps_per_generation == 1 {
             return samples;
@@ -307,7 +409,11 @@ impl Rollouts {
         let mut samples: Vec<Option<Sample>> = samples.into_iter().map(Some).collect();
         // Another seed than that of the prompts' order.
         let order = epoch_order(samples.len(), self.seed.rotate_left(16), generation, TrainSamplingStrategy::Random);
-        order.into_iter().filter_map(|index| samples[index].take()).collect()
+        let mut shuffled: Vec<Sample> = order.into_iter().filter_map(|index| samples[index].take()).collect();
+        for step in shuffled.chunks_mut(self.schedule.completions_per_step()) {
+            step.sort_by_key(|sample| sample.prompt);
+        }
+        shuffled
     }
 
     /// Lets the reference follow the policy where it is time.
@@ -326,7 +432,7 @@ impl Rollouts {
         &mut self,
         step: u64,
         samples: &[Sample],
-        texts: Vec<String>,
+        (texts, tool_uses): (Vec<String>, &[ToolUse]),
         rewards: &[Vec<Option<f64>>],
     ) -> Result<(), TrainError> {
         let Some(tell) = &mut self.completions_fn else { return Ok(()) };
@@ -334,14 +440,17 @@ impl Rollouts {
             .iter()
             .zip(texts)
             .zip(rewards)
-            .map(|((sample, completion), rewards)| CompletionRecord {
+            .zip(tool_uses)
+            .map(|(((sample, completion), rewards), tool_use)| CompletionRecord {
                 step,
                 prompt: self.prompts[sample.prompt].prompt.clone(),
                 completion,
                 rewards: self.names.iter().cloned().zip(rewards.iter().map(|reward| json!(reward))).collect(),
                 advantage: sample.advantage,
-                num_tokens: sample.ids.len(),
+                num_tokens: sample.num_own(),
                 truncated: sample.truncated,
+                tool_calls: tool_use.num_calls,
+                tool_failures: tool_use.num_failures,
             })
             .collect();
         tell(&records)

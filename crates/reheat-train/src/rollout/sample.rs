@@ -1,7 +1,10 @@
 //! Prompts to completions.
 
-use reheat_generate::{Flow, GenerateConfig, GenerateError, rollout};
+use std::ops::Range;
+
+use reheat_generate::{Flow, GenerateConfig, GenerateError, RolloutRequest, rollout_requests};
 use reheat_model::Qwen2;
+use serde_json::Value;
 
 use super::RolloutConfig;
 use crate::TrainError;
@@ -14,11 +17,36 @@ pub struct Completion {
     /// Log-probability of each id when it was drawn, at the temperature of sampling but before any filter, in nats. Empty
     /// where it is not known.
     pub logprobs: Vec<f32>,
+    /// What tools had to do with it.
+    pub tool_use: ToolUse,
+}
+
+/// Tools in the course of a completion.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ToolUse {
+    /// Which of the ids the model did not write, ascending: they stand in the sequence and count in no loss.
+    pub spans: Vec<Range<usize>>,
+    /// Calls that were made.
+    pub num_calls: usize,
+    /// Calls that gave no result.
+    pub num_failures: usize,
+    /// The turns as messages, where there was a call.
+    pub messages: Vec<Value>,
 }
 
 /// Writes completions in place of the engine: gets the ids of each prompt and the number of completions of each, and
-/// gives `completions[prompt][sample]`.
+/// gives `completions[prompt][sample]`. Where tools were called, it is asked again for one completion of each
+/// conversation as it stands.
 pub type RolloutFn = dyn FnMut(&[&[u32]], usize) -> Result<Vec<Vec<Completion>>, String> + Send;
+
+/// Ids to be continued.
+pub(super) struct Request<'a> {
+    pub(super) ids: &'a [u32],
+    /// Tokens that may follow.
+    pub(super) budget: usize,
+    /// The random stream of the first completion; the others have those that follow.
+    pub(super) stream: u64,
+}
 
 /// Where completions come from.
 pub(crate) enum Source {
@@ -36,29 +64,50 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// `num_generations` completions of each prompt, in the order of the prompts.
-    pub(crate) fn complete(
+    /// `count` completions of each request, in their order.
+    pub(super) fn complete(
         &mut self,
         model: &Qwen2,
-        prompts: &[&[u32]],
+        requests: &[Request<'_>],
+        count: usize,
         config: &RolloutConfig,
-        eos_token_ids: &[u32],
-        seed: u64,
+        (eos_token_ids, seed): (&[u32], u64),
     ) -> Result<Vec<Vec<Completion>>, TrainError> {
         match self {
             Self::Engine => {
                 let sampling = sampling(config, eos_token_ids, seed);
-                let prompts: Vec<Vec<u32>> = prompts.iter().map(|ids| ids.to_vec()).collect();
+                let request = |request: &Request<'_>| RolloutRequest {
+                    prompt: request.ids.to_vec(),
+                    config: GenerateConfig {
+                        max_new_tokens: request.budget,
+                        num_return_sequences: count,
+                        ..sampling.clone()
+                    },
+                    stream: request.stream,
+                };
+                let requests: Vec<RolloutRequest> = requests.iter().map(request).collect();
                 let go_on = &mut |_, _, _: &_| Flow::Continue;
-                let rollout = rollout(model, &prompts, &sampling, config.rollout_batch_size, go_on)?;
+                let rollout = rollout_requests(model, &requests, config.rollout_batch_size, go_on)?;
                 let completions = rollout.completions.into_iter().map(|samples| {
-                    samples.into_iter().map(|done| Completion { ids: done.ids, logprobs: done.logprobs }).collect()
+                    let completion = |done: reheat_generate::Generation| Completion {
+                        ids: done.ids,
+                        logprobs: done.logprobs,
+                        ..Completion::default()
+                    };
+                    samples.into_iter().map(completion).collect()
                 });
                 Ok(completions.collect())
             }
             Self::Function(write) => {
-                let completions = write(prompts, config.num_generations).map_err(TrainError::Rollout)?;
-                check_shape(&completions, prompts.len(), config.num_generations).map_err(TrainError::Rollout)?;
+                let prompts: Vec<&[u32]> = requests.iter().map(|request| request.ids).collect();
+                let mut completions = write(&prompts, count).map_err(TrainError::Rollout)?;
+                check_shape(&completions, prompts.len(), count).map_err(TrainError::Rollout)?;
+                for (group, request) in completions.iter_mut().zip(requests) {
+                    for completion in group {
+                        completion.ids.truncate(request.budget);
+                        completion.logprobs.truncate(request.budget);
+                    }
+                }
                 Ok(completions)
             }
         }
@@ -74,7 +123,6 @@ pub(crate) fn sampling(config: &RolloutConfig, eos_token_ids: &[u32], seed: u64)
         top_p: config.top_p as f32,
         min_p: config.min_p.unwrap_or(0.0) as f32,
         repetition_penalty: config.repetition_penalty as f32,
-        num_return_sequences: config.num_generations,
         tempered_logprobs: true,
         seed,
         eos_token_ids: eos_token_ids.to_vec(),
@@ -97,6 +145,13 @@ fn check_shape(completions: &[Vec<Completion>], num_prompts: usize, num_generati
             return Err(format!(
                 "a completion of prompt {index} has another number of log-probabilities than of tokens"
             ));
+        }
+        let in_order = |spans: &[Range<usize>], len: usize| {
+            let ends = spans.iter().scan(0, |end, span| Some(std::mem::replace(end, span.end) <= span.start));
+            ends.chain([spans.last().is_none_or(|span| span.end <= len)]).all(|holds| holds)
+        };
+        if !group.iter().all(|one| in_order(&one.tool_use.spans, one.ids.len())) {
+            return Err(format!("a completion of prompt {index} has spans of tools that are not in its order"));
         }
     }
     Ok(())

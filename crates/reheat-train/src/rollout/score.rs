@@ -4,7 +4,7 @@ use reheat_data::Prompt;
 use reheat_tokenizer::{DecodeMode, Tokenizer};
 
 use super::statistics::{mean, standard_deviation, weighted_sum};
-use super::{Completion, Sample};
+use super::{Completion, Sample, ToolUse};
 use crate::{Measures, Reward, RewardInput, TrainError, score_completions};
 
 /// How much better completions are than others of their prompt.
@@ -25,10 +25,25 @@ impl Advantages {
     }
 }
 
-/// The texts of completions, without special tokens.
+/// The texts of completions, without special tokens, for a person: all that stands there.
 pub(super) fn texts(tokenizer: &Tokenizer, samples: &[Sample]) -> Result<Vec<String>, TrainError> {
     let text = |sample: &Sample| tokenizer.decode(&sample.ids, DecodeMode::SkipSpecialTokens);
     Ok(samples.iter().map(text).collect::<Result<_, _>>()?)
+}
+
+/// The texts that rewards judge: what the model wrote, a line for each turn.
+fn own_texts(tokenizer: &Tokenizer, samples: &[Sample], texts: &[String]) -> Result<Vec<String>, TrainError> {
+    let own = |(sample, text): (&Sample, &String)| {
+        if sample.tool_spans.is_empty() {
+            return Ok(text.clone());
+        }
+        let starts = [0].into_iter().chain(sample.tool_spans.iter().map(|span| span.end));
+        let ends = sample.tool_spans.iter().map(|span| span.start).chain([sample.ids.len()]);
+        let turns = starts.zip(ends).map(|(start, end)| &sample.ids[start..end]);
+        let turns = turns.map(|ids| tokenizer.decode(ids, DecodeMode::SkipSpecialTokens));
+        Ok(turns.collect::<Result<Vec<_>, _>>()?.join("\n"))
+    };
+    samples.iter().zip(texts).map(own).collect()
 }
 
 /// `rewards[completion][reward]`.
@@ -36,14 +51,18 @@ pub(super) fn score(
     rewards: &mut [Box<dyn Reward>],
     prompts: &[Prompt],
     samples: &[Sample],
-    texts: &[String],
+    (texts, tool_uses): (&[String], &[ToolUse]),
+    tokenizer: &Tokenizer,
 ) -> Result<Vec<Vec<Option<f64>>>, TrainError> {
+    let texts = own_texts(tokenizer, samples, texts)?;
     let inputs: Vec<RewardInput<'_>> = samples
         .iter()
-        .zip(texts)
-        .map(|(sample, text)| {
+        .zip(&texts)
+        .zip(tool_uses)
+        .map(|((sample, text), tool_use)| {
             let Prompt { prompt, columns, .. } = &prompts[sample.prompt];
-            RewardInput::new(prompt, text, &sample.ids, columns).with_truncated(sample.truncated)
+            let input = RewardInput::new(prompt, text, &sample.ids, columns).with_truncated(sample.truncated);
+            if tool_use.messages.is_empty() { input } else { input.with_messages(&tool_use.messages) }
         })
         .collect();
     let mut scores = vec![Vec::with_capacity(rewards.len()); samples.len()];
@@ -65,18 +84,10 @@ pub(super) fn samples(
     let groups = prompts.iter().zip(completions);
     groups
         .flat_map(|(prompt, group)| group.into_iter().map(move |completion| (*prompt, completion)))
-        .map(|(prompt, Completion { ids, logprobs })| {
-            let truncated = !ids.last().is_some_and(|last| ends.contains(last));
-            Sample {
-                prompt,
-                ids,
-                truncated,
-                counts: !(truncated && masks_truncated),
-                advantage: 0.0,
-                sampler_logprobs: logprobs,
-                old_logprobs: Vec::new(),
-                ref_logprobs: Vec::new(),
-            }
+        .map(|(prompt, completion)| {
+            let truncated = !completion.ids.last().is_some_and(|last| ends.contains(last));
+            let counts = !(truncated && masks_truncated);
+            Sample { truncated, counts, ..Sample::new(prompt, completion) }
         })
         .collect()
 }
@@ -90,7 +101,7 @@ pub(super) fn measure(
     frac_reward_zero_std: f64,
 ) -> Measures {
     let lens = |keep: fn(&&Sample) -> bool| -> Vec<f64> {
-        samples.iter().filter(keep).map(|sample| sample.ids.len() as f64).collect()
+        samples.iter().filter(keep).map(|sample| sample.num_own() as f64).collect()
     };
     let truncated = samples.iter().filter(|sample| sample.truncated).count() as f64 / samples.len().max(1) as f64;
     let mut measures = Measures::default().with("completions/clipped_ratio", truncated, 1.0);
@@ -117,4 +128,15 @@ pub(super) fn measure(
     tell("reward".into(), mean(&sums));
     tell("reward_std".into(), standard_deviation(&sums));
     measures.with("frac_reward_zero_std", frac_reward_zero_std, 1.0)
+}
+
+/// How often tools were called for a completion, and how often in vain (TRL's names).
+pub(super) fn measure_tools(measures: Measures, tool_uses: &[ToolUse]) -> Measures {
+    let sum = |of: fn(&ToolUse) -> usize| tool_uses.iter().map(of).sum::<usize>() as f64;
+    let (calls, failures) = (sum(|used| used.num_calls), sum(|used| used.num_failures));
+    measures.with("tools/call_frequency", calls, tool_uses.len() as f64).with(
+        "tools/failure_frequency",
+        failures,
+        calls,
+    )
 }

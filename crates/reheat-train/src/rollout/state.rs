@@ -1,13 +1,14 @@
 //! The generation batch under way, and a reference that follows, in a checkpoint.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rollouts::Generation;
-use super::{Rollouts, Sample, numbers};
+use super::{Completion, Rollouts, Sample, ToolUse, numbers};
 use crate::MethodState;
 use crate::dpo::{followed_weights, with_followed_weights};
 
@@ -29,6 +30,8 @@ struct SavedGeneration {
 struct SavedSample {
     prompt: usize,
     ids: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tool_spans: Vec<Range<usize>>,
     truncated: bool,
     counts: bool,
     advantage: f64,
@@ -52,6 +55,7 @@ impl Rollouts {
             let samples = generation.samples.iter().map(|sample| SavedSample {
                 prompt: sample.prompt,
                 ids: sample.ids.clone(),
+                tool_spans: sample.tool_spans.clone(),
                 truncated: sample.truncated,
                 counts: sample.counts,
                 advantage: sample.advantage,
@@ -85,17 +89,20 @@ impl Rollouts {
         let mut samples: Vec<Sample> = saved
             .samples
             .into_iter()
-            .map(|SavedSample { prompt, ids, truncated, counts, advantage }| Sample {
-                prompt,
-                ids,
-                truncated,
-                counts,
-                advantage,
-                sampler_logprobs: Vec::new(),
-                old_logprobs: Vec::new(),
-                ref_logprobs: Vec::new(),
+            .map(|SavedSample { prompt, ids, tool_spans, truncated, counts, advantage }| {
+                let tool_use = ToolUse { spans: tool_spans, ..ToolUse::default() };
+                let completion = Completion { ids, tool_use, ..Completion::default() };
+                Sample { truncated, counts, advantage, ..Sample::new(prompt, completion) }
             })
             .collect();
+        // Where a span leaves its ids, the file was changed by hand.
+        if samples
+            .iter()
+            .flat_map(|sample| sample.tool_spans.iter().zip(std::iter::repeat(sample.ids.len())))
+            .any(|(span, len)| span.start > span.end || span.end > len)
+        {
+            return Err("what tools said is outside of its completion".into());
+        }
         if samples.len() != self.schedule.generation_batch_size() {
             let expected = self.schedule.generation_batch_size();
             return Err(format!("{} completions are under way, expected {expected}", samples.len()));

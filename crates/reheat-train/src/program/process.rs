@@ -1,4 +1,4 @@
-//! One run of a reward program: lines in, lines out, and never a wait without an end.
+//! One run of a program: lines in, lines out, and never a wait without an end.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -148,7 +148,7 @@ fn read_lines(source: impl Read, mut take: impl FnMut(String) -> bool) {
 }
 
 /// The start of a line, for a message.
-pub(super) fn start_of(line: &str) -> String {
+pub(crate) fn start_of(line: &str) -> String {
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),

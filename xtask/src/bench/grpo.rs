@@ -66,6 +66,9 @@ pub(crate) struct GrpoArgs {
     /// Types of TRL's weights, gradients and moments
     #[arg(long, value_delimiter = ',', default_values_t = ["float32".to_owned(), "bfloat16".to_owned()])]
     against: Vec<String>,
+    /// Let Reheat run blocks again in the backward pass, which takes less memory and more time
+    #[arg(long)]
+    recompute: bool,
     /// Further arguments of `reheat grpo`, one word each
     #[arg(last = true)]
     reheat_args: Vec<String>,
@@ -208,7 +211,7 @@ fn reheat(args: &GrpoArgs, model: &Path, rows: &Path, dir: &Path) -> anyhow::Res
         ("--save-strategy", "no".to_owned()),
         ("--dtype", args.dtype.clone()),
         ("--optim-dtype", args.dtype.clone()),
-        ("--gradient-checkpointing", "false".to_owned()),
+        ("--gradient-checkpointing", args.recompute.to_string()),
     ] {
         command.args([flag, &value]);
     }

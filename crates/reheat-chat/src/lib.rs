@@ -81,6 +81,8 @@ pub use self::{
     error::ChatError,
     integers::wide_integer,
     mask::AssistantSpan,
-    template::{ChatTemplate, ControlTokens, Preparation, RenderOptions, Rendered, TemplateTokens, Transcript},
+    template::{
+        ChatTemplate, ControlTokens, Preparation, RenderOptions, Rendered, TemplateTokens, ToolSupport, Transcript,
+    },
     tool_call::{AnswerPart, ToolCall, ToolCalls},
 };

@@ -7,10 +7,10 @@ use std::{
 use jiff::{Timestamp, civil::DateTime, fmt::temporal::Pieces, tz::TimeZone};
 use minijinja::Value;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde_json::{Map, json};
 
 use crate::{
-    ChatError, Conversation,
+    ChatError, Conversation, Message,
     engine::{Engine, Output},
     jinja::without_generation_markers,
     literal::ControlTokenFinder,
@@ -282,6 +282,25 @@ impl ChatTemplate {
         Ok(Rendered { text: output.text, generation_spans, literal_spans })
     }
 
+    /// Whether it prints the calls of tools that an assistant makes, and the tools that it may call: tried with one of
+    /// each. A template that refuses to render them is taken to print them, since then nothing is lost unseen.
+    #[must_use]
+    pub fn tool_support(&self) -> ToolSupport {
+        const CALLED: &str = "called_reheat_probe";
+        const DECLARED: &str = "declared_reheat_probe";
+        let mut call = Message::new("assistant", "");
+        let function = json!({ "name": CALLED, "arguments": {} });
+        call.fields.insert("tool_calls".to_owned(), json!([{ "type": "function", "function": function }]));
+        let mut conversation = Conversation::new(vec![Message::new("user", "Q"), call]);
+        let parameters = json!({ "type": "object", "properties": {} });
+        let tool = json!({ "name": DECLARED, "description": "", "parameters": parameters });
+        conversation.tools = Some(vec![json!({ "type": "function", "function": tool })]);
+        let Ok(Rendered { text, .. }) = self.render(&conversation, &RenderOptions::default()) else {
+            return ToolSupport { calls: true, declarations: true };
+        };
+        ToolSupport { calls: text.contains(CALLED), declarations: text.contains(DECLARED) }
+    }
+
     /// Renders a conversation with what the assistant wrote in it: by the template's markers, else derived and proved
     /// for this conversation (see [`AssistantSpan`]).
     ///
@@ -306,6 +325,15 @@ impl ChatTemplate {
         };
         Ok(Transcript { text: output.text, assistant_spans, literal_spans })
     }
+}
+
+/// What a template prints of tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolSupport {
+    /// Calls that an assistant makes.
+    pub calls: bool,
+    /// Tools that it may call.
+    pub declarations: bool,
 }
 
 /// The markers' spans, with their messages where each message has one.

@@ -65,6 +65,8 @@ fn told(report: &Report, read: String, rejected: Option<&Path>) -> Vec<String> {
     say(report.truncated, cut);
     let diverging = counted(report.diverging_prompts, "prompt");
     say(report.diverging_prompts, format!("{diverging} alone end in other tokens than before their answer"));
+    let hidden = counted(report.hidden_tools, "example");
+    say(report.hidden_tools, format!("{hidden} with tools or calls of tools that the chat template does not print"));
     if let Some(packing) = &report.packing {
         let rows = format!("packed into {}, {:.1}% filled", counted(packing.rows, "row"), 100.0 * packing.filled);
         say(1, rows);

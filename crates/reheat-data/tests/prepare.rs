@@ -367,8 +367,10 @@ fn what_an_answer_is_judged_by_comes_with_its_prompt() {
     let case = case.with(|options| options.cache = Some(cache));
     let made = case.prompts().unwrap();
     let prompt = &made.examples[0];
-    assert_eq!((&prompt.prompt, &prompt.tools), (&json!("2+2="), &Some(vec![tool])));
-    let columns = json!({"id": 7, "answer": 4.1, "system": "x", "none": null, "chat_template_kwargs": {"k": true}});
+    assert_eq!((&prompt.prompt, &prompt.tools), (&json!("2+2="), &Some(vec![tool.clone()])));
+    let columns = json!({
+        "id": 7, "answer": 4.1, "tools": [tool], "system": "x", "none": null, "chat_template_kwargs": {"k": true},
+    });
     assert_eq!(json!(prompt.columns).to_string(), columns.to_string());
     assert_eq!(prompt.prompt_ids, case.ids("2+2="));
     assert_eq!((made.report.tokens, made.report.trained_tokens, made.report.without_trained_token), (4, 0, 0));
@@ -489,4 +491,30 @@ fn pairs_are_cached_too() {
     };
     assert_eq!(single(), single());
     assert_eq!(fs::read_dir(case.path("cache")).unwrap().count(), 2);
+}
+
+/// A call that the template leaves out is not learned, and the report says so.
+#[test]
+fn tools_that_the_template_does_not_print_are_counted() {
+    let call = json!([{ "type": "function", "function": { "name": "weather", "arguments": { "city": "Bonn" } } }]);
+    let tool = json!([{ "type": "function", "function": { "name": "weather", "description": "", "parameters": {} } }]);
+    let asked = json!({ "role": "user", "content": "Rain?" });
+    let case = Case::new(&json!([
+        { "messages": [asked, { "role": "assistant", "content": "", "tool_calls": call }] },
+        { "messages": [asked, { "role": "assistant", "content": "No." }], "tools": tool },
+        { "messages": [asked, { "role": "assistant", "content": "No.", "tool_calls": [] }] },
+    ]));
+    let hidden = |source: &str| {
+        let template = ChatTemplate::new(source, &TemplateTokens::default()).unwrap();
+        let options = &case.options;
+        let prepared = prepare_sft(&case.dataset(), &case.tokenizer, Some(&template), options, &mut |_| {}).unwrap();
+        assert_eq!(prepared.examples.len(), 3);
+        prepared.report.hidden_tools
+    };
+    let said = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let calls =
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.tool_calls | default([]) | tojson }}\n{% endfor %}";
+    assert_eq!(hidden(said), 2);
+    assert_eq!(hidden(calls), 1);
+    assert_eq!(hidden(&format!("{{{{ tools | tojson if tools }}}}{calls}")), 0);
 }

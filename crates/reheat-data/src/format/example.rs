@@ -141,6 +141,45 @@ impl Example {
         !self.is_conversational() && !matches!(self, Self::Tokens { .. })
     }
 
+    /// Whether an assistant calls tools in it.
+    #[must_use]
+    pub fn calls_tools(&self) -> bool {
+        let calls = |messages: &[Message]| {
+            messages.iter().any(|message| match message.get("tool_calls") {
+                Some(Value::Array(calls)) => !calls.is_empty(),
+                _ => false,
+            })
+        };
+        let in_turns = |turns: &Turns| match turns {
+            Turns::Text(_) => false,
+            Turns::Messages(messages) => calls(messages),
+        };
+        match self {
+            Self::Messages { messages, .. } => calls(messages),
+            Self::PromptCompletion { prompt, completion, .. } | Self::UnpairedPreference { prompt, completion, .. } => {
+                in_turns(prompt) || in_turns(completion)
+            }
+            Self::Preference { prompt, chosen, rejected, .. } => {
+                prompt.as_ref().is_some_and(in_turns) || in_turns(chosen) || in_turns(rejected)
+            }
+            Self::PromptOnly { prompt, .. } => in_turns(prompt),
+            Self::Text { .. } | Self::Stepwise { .. } | Self::Tokens { .. } => false,
+        }
+    }
+
+    /// Whether it declares tools that may be called.
+    #[must_use]
+    pub fn declares_tools(&self) -> bool {
+        match self {
+            Self::Messages { context, .. }
+            | Self::PromptCompletion { context, .. }
+            | Self::Preference { context, .. }
+            | Self::UnpairedPreference { context, .. }
+            | Self::PromptOnly { context, .. } => context.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
+            Self::Text { .. } | Self::Stepwise { .. } | Self::Tokens { .. } => false,
+        }
+    }
+
     /// The example as a row that TRL reads.
     #[must_use]
     pub fn into_row(self) -> Row {

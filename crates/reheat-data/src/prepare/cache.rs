@@ -22,7 +22,7 @@ use super::{PrepareOptions, Prepared, Report, SkippedRow, pipeline::Recipe};
 use crate::{DataError, Dataset, Detection, Format, RowId};
 
 /// Changes with what is written, so that entries of other versions are never read.
-const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 2");
+const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 3");
 const DIGEST_BYTES: u64 = 32;
 
 /// The file in which the cache keeps, or will keep, what a recipe makes of a dataset. `None` where there is no cache,
@@ -113,7 +113,7 @@ struct Kept {
     files: Vec<(String, Format, String)>,
     skipped: Vec<(String, u64)>,
     skipped_rows: Vec<(RowId, String, String, u64)>,
-    counts: [u64; 10],
+    counts: [u64; 11],
     records: usize,
 }
 
@@ -132,6 +132,7 @@ fn encode<T: Record>(prepared: &Prepared<T>, out: &mut impl Write) -> io::Result
         tokens_cut,
         without_trained_token,
         diverging_prompts,
+        hidden_tools,
         packing: _, // comes after
     } = &prepared.report;
     let row = |row: &SkippedRow| (row.row.clone(), row.reason.to_string(), row.problem.clone(), row.index);
@@ -150,6 +151,7 @@ fn encode<T: Record>(prepared: &Prepared<T>, out: &mut impl Write) -> io::Result
             *tokens_cut,
             *without_trained_token,
             *diverging_prompts,
+            *hidden_tools,
         ],
         records: prepared.examples.len(),
     };
@@ -174,8 +176,19 @@ fn decode<T: Record>(mut file: &File) -> io::Result<Prepared<T>> {
     if entry.left() > 0 {
         return Err(damaged());
     }
-    let [rows, filtered, not_sampled, num_examples, tokens, trained_tokens, truncated, tokens_cut, nothing, diverging] =
-        counts;
+    let [
+        rows,
+        filtered,
+        not_sampled,
+        num_examples,
+        tokens,
+        trained_tokens,
+        truncated,
+        tokens_cut,
+        nothing,
+        diverging,
+        hidden,
+    ] = counts;
     let row = |(row, reason, problem, index)| SkippedRow { row, reason: Cow::Owned(reason), problem, index };
     let report = Report {
         files: files.into_iter().map(|(file, format, reason)| (file, Detection::kept(format, reason))).collect(),
@@ -191,6 +204,7 @@ fn decode<T: Record>(mut file: &File) -> io::Result<Prepared<T>> {
         tokens_cut,
         without_trained_token: nothing,
         diverging_prompts: diverging,
+        hidden_tools: hidden,
         packing: None,
     };
     Ok(Prepared { examples, report })

@@ -1,6 +1,7 @@
 //! Rows to items, by many threads: the part that every training method shares.
 
 use rayon::prelude::*;
+use reheat_chat::{ChatTemplate, ToolSupport};
 
 use super::{
     OnBadRow, PrepareOptions, Prepared, Report,
@@ -50,6 +51,11 @@ impl<T> Outcome<T> {
             Self::LeftOut { problem, size } => Outcome::LeftOut { problem, size },
         }
     }
+
+    fn size_mut(&mut self) -> &mut Size {
+        let (Self::Item { size, .. } | Self::LeftOut { size, .. }) = self;
+        size
+    }
 }
 
 /// What became of a row's examples, or why it has none.
@@ -65,12 +71,15 @@ pub(super) struct Size {
     pub(super) trained_tokens: usize,
     pub(super) tokens_cut: usize,
     pub(super) prompt_diverges: bool,
+    pub(super) hides_tools: bool,
 }
 
 /// The rows of a dataset on their way to items.
 pub(super) struct Pipeline<'a, R> {
     recipe: &'a R,
     conversion: Conversion,
+    /// What the template prints of tools, if there is a template.
+    tools: Option<ToolSupport>,
 }
 
 impl<'a, R: Recipe> Pipeline<'a, R> {
@@ -80,19 +89,23 @@ impl<'a, R: Recipe> Pipeline<'a, R> {
             dataset_text_field: options.dataset_text_field.clone(),
             on_bad_row: options.on_bad_row,
         };
-        Self { recipe, conversion: R::conversion(dataset, options) }
+        let tools = recipe.encoder().template.map(ChatTemplate::tool_support);
+        Self { recipe, conversion: R::conversion(dataset, options), tools }
     }
 
     /// What the next rows became; nothing at the end.
     pub(super) fn next_chunk(&mut self) -> Result<Vec<Row<R::Item>>, DataError> {
-        let recipe = self.recipe;
+        let (recipe, tools) = (self.recipe, self.tools);
         let rows =
             self.conversion.next_chunk_checked(&mut |id, detection, example| check(recipe, id, detection, example))?;
         let items = |(id, examples): ConvertedRow| {
             let outcomes = examples.and_then(|examples| {
                 let mut outcomes = Vec::with_capacity(examples.len());
                 for example in examples {
-                    outcomes.extend(recipe.items(example)?);
+                    let hides_tools = tools.is_some_and(|tools| hides(tools, &example));
+                    let mut made = recipe.items(example)?;
+                    made.iter_mut().for_each(|outcome| outcome.size_mut().hides_tools = hides_tools);
+                    outcomes.append(&mut made);
                 }
                 Ok(outcomes)
             });
@@ -155,6 +168,12 @@ fn read<R: Recipe>(
     Ok(prepared)
 }
 
+/// Whether a template leaves out tools of an example, or calls of them.
+fn hides(tools: ToolSupport, example: &Example) -> bool {
+    let hides_calls = !tools.calls && example.calls_tools();
+    hides_calls || (!tools.declarations && example.is_conversational() && example.declares_tools())
+}
+
 /// Refuses a file whose rows can't be used, by what its first row became.
 fn check<R: Recipe>(recipe: &R, id: &RowId, detection: &Detection, example: Option<&Example>) -> Result<(), DataError> {
     let format = detection.format;
@@ -195,6 +214,7 @@ impl<T: Send> Prepared<T> {
             report.truncated += u64::from(size.tokens_cut > 0);
             report.tokens_cut += size.tokens_cut as u64;
             report.diverging_prompts += u64::from(size.prompt_diverges);
+            report.hidden_tools += u64::from(size.hides_tools);
             match outcome {
                 Outcome::Item { item, size } => {
                     report.examples += 1;

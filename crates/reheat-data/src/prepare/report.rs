@@ -59,6 +59,8 @@ pub struct Report {
     /// Prompts that end in other tokens alone than before their answer, so that a model that is asked sees another
     /// end than it was trained on. Templates do this, and words that are cut between prompt and answer.
     pub diverging_prompts: u64,
+    /// Examples with tools, or calls of them, that the chat template does not print: a model learns nothing of them.
+    pub hidden_tools: u64,
     /// What packing did, where it was asked for.
     pub packing: Option<PackReport>,
 }

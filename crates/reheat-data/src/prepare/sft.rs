@@ -134,6 +134,7 @@ impl Sft<'_> {
             trained_tokens: sequence.num_items(),
             tokens_cut: tokens.saturating_sub(max_length),
             prompt_diverges,
+            ..Size::default()
         };
         if size.trained_tokens == 0 && self.options.packing.is_none() {
             return Ok(Outcome::LeftOut { problem: RowProblem::NothingLearned, size });

@@ -11,7 +11,7 @@ pub use self::{
     golden::{assert_close, floats, for_random_runs, golden, ids},
     hub_server::{Access, Fault, HubServer, Repository, Seen},
     python::reference_python,
-    trajectory::{assert_probe, assert_trajectory, training_config},
+    trajectory::{assert_probe, assert_trajectory, is_of_the_loop, training_config},
 };
 
 /// The workspace's root directory.

@@ -15,6 +15,23 @@ const LATER_STEPS: f64 = 1e-3;
 /// Logits after up to eight such steps, which changed them by about 1.
 const PROBE: f32 = 2e-3;
 
+/// Settings of golden cases that belong to the loop and not to a method.
+const OF_THE_LOOP: [&str; 7] = [
+    "learning_rate",
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "weight_decay",
+];
+
+/// Whether a setting of a golden case is for [`training_config`].
+#[must_use]
+pub fn is_of_the_loop(setting: &str) -> bool {
+    OF_THE_LOOP.contains(&setting)
+}
+
 /// Settings of the loop with a golden case's put over them: TRL's names are ours.
 ///
 /// # Panics

@@ -6,7 +6,8 @@ use reheat_data::PreferencePair;
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
 use reheat_tests::{
-    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, training_config,
+    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, is_of_the_loop,
+    training_config,
 };
 use reheat_train::{
     Dpo, DpoConfig, Method, NoCallback, Objective, Reference, ReferenceLogprobs, StepContext, Trainer,
@@ -16,17 +17,6 @@ use serde_json::{Map, Value, json};
 
 /// The same formulas in f32 on both sides, relative where a number is above 1: IPO squares numbers near 10.
 const FORMULA: f64 = 2e-6;
-
-/// Settings of TRL that are not of the method: of the loop, or used up before the golden rows were written.
-const OF_THE_LOOP: [&str; 7] = [
-    "learning_rate",
-    "per_device_train_batch_size",
-    "num_train_epochs",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "weight_decay",
-];
 
 #[test]
 fn losses_gradients_and_metrics_on_fixed_tensors() {
@@ -186,7 +176,7 @@ fn check_case(name: &str, golden: &Value, case: &Value) {
     for reference in references {
         let dpo = Dpo::new(pairs.clone(), method.clone(), reference).expect("settings that TRL takes");
         let of_loop: Map<String, Value> = settings.as_object().expect("settings by name").clone();
-        let of_loop = of_loop.into_iter().filter(|(key, _)| OF_THE_LOOP.contains(&key.as_str())).collect();
+        let of_loop = of_loop.into_iter().filter(|(key, _)| is_of_the_loop(key)).collect();
         let mut trainer = Trainer::new(load(), dpo, training_config(&golden["seed"], of_loop)).expect("good rows");
         trainer.train(&mut NoCallback).expect("nothing stops the run");
 
@@ -217,7 +207,7 @@ fn pairs(case: &Value) -> Vec<PreferencePair> {
 /// Our settings with TRL's put over them: the names are the same.
 fn config(settings: &Value) -> DpoConfig {
     let settings = settings.as_object().expect("settings by name").iter();
-    let own = settings.filter(|(key, _)| !OF_THE_LOOP.contains(&key.as_str()) && *key != "max_length");
+    let own = settings.filter(|(key, _)| !is_of_the_loop(key) && *key != "max_length");
     let own: Map<String, Value> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
     serde_json::from_value(json!(own)).expect("TRL's names are ours")
 }

@@ -5,7 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use reheat_data::Prompt;
 use reheat_model::Qwen2;
 use reheat_tests::{
-    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, training_config,
+    assert_close, assert_probe, assert_trajectory, fixture, floats, for_random_runs, golden, ids, is_of_the_loop,
+    training_config,
 };
 use reheat_tokenizer::Tokenizer;
 use reheat_train::{
@@ -20,17 +21,6 @@ const FORMULA: f32 = 2e-6;
 
 /// Ours are computed in f64, TRL's in f32, and a deviation near 0 divides both.
 const ADVANTAGES: f32 = 2e-5;
-
-/// Settings that belong to the loop.
-const OF_THE_LOOP: [&str; 7] = [
-    "learning_rate",
-    "per_device_train_batch_size",
-    "num_train_epochs",
-    "gradient_accumulation_steps",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "weight_decay",
-];
 
 fn tensor(values: &Value) -> Tensor<2> {
     let rows = values.as_array().expect("a list of completions");
@@ -213,7 +203,7 @@ where
     let (mut own, mut rollout, mut of_loop) = (Map::new(), Map::new(), Map::new());
     let known = json!(C::default());
     for (key, value) in case["settings"].as_object().expect("settings by name") {
-        let place = if OF_THE_LOOP.contains(&key.as_str()) {
+        let place = if is_of_the_loop(key) {
             &mut of_loop
         } else if known.get(key).is_some() {
             &mut own

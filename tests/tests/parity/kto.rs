@@ -3,13 +3,9 @@
 use burn::tensor::Device;
 use reheat_data::UnpairedCompletion;
 use reheat_model::Qwen2;
-use reheat_tests::{assert_probe, assert_trajectory, fixture, golden, ids, training_config};
+use reheat_tests::{assert_probe, assert_trajectory, fixture, golden, ids, is_of_the_loop, training_config};
 use reheat_train::{Kto, KtoConfig, NoCallback, Reference, Trainer, precompute_reference};
 use serde_json::{Map, Value, json};
-
-/// Settings of TRL that are of the loop.
-const OF_THE_LOOP: [&str; 4] =
-    ["learning_rate", "per_device_train_batch_size", "num_train_epochs", "gradient_accumulation_steps"];
 
 #[test]
 fn good_and_bad_answers() {
@@ -38,7 +34,7 @@ fn check(name: &str) {
     let settings = case["settings"].as_object().expect("settings by name");
     let part = |of_the_loop: bool| -> Map<String, Value> {
         let own = settings.iter().filter(|(key, _)| {
-            OF_THE_LOOP.contains(&key.as_str()) == of_the_loop && *key != "max_length" // used up before the rows
+            is_of_the_loop(key) == of_the_loop && *key != "max_length" // used up before the rows
         });
         own.map(|(key, value)| (key.clone(), value.clone())).collect()
     };

@@ -83,6 +83,15 @@ impl EightBitMoment {
     pub fn scales(&self) -> Tensor<1> {
         self.scales.clone()
     }
+
+    /// The numbers that the codes stand for, `[elements]`, f32.
+    pub(crate) fn widened(&self, map: EightBitMap) -> Tensor<1> {
+        let [len] = self.codes.dims();
+        let numbers = Tensor::<1>::from_data(map.numbers(), &self.scales.device());
+        let scales = self.scales().unsqueeze_dim::<2>(1).repeat_dim(1, BLOCK); // [blocks, BLOCK]
+        let scales = scales.reshape([-1]).narrow(0, 0, len);
+        numbers.select(0, self.codes().cast(DType::I32)) * scales
+    }
 }
 
 /// Codes in a tensor, `[elements]`, u8.
@@ -291,9 +300,9 @@ pub(crate) fn reference(parameter: EightBitParameter, gradient: Tensor<1>, step:
     let len = gradient.dims()[0];
     let gradient = gradient.cast(DType::F32) * f.gradient_scale;
     let first_moment =
-        widened(parameter.first_moment, EightBitMap::Signed) * f.beta1 + gradient.clone() * f.one_minus_beta1;
+        parameter.first_moment.widened(EightBitMap::Signed) * f.beta1 + gradient.clone() * f.one_minus_beta1;
     let second_moment =
-        widened(parameter.second_moment, EightBitMap::Unsigned) * f.beta2 + gradient.square() * f.one_minus_beta2;
+        parameter.second_moment.widened(EightBitMap::Unsigned) * f.beta2 + gradient.square() * f.one_minus_beta2;
     let denominator = second_moment.clone().sqrt() / f.root_correction + f.epsilon;
     let value = parameter.value * f.keep - first_moment.clone() * f.step_size / denominator;
     EightBitParameter {
@@ -301,15 +310,6 @@ pub(crate) fn reference(parameter: EightBitParameter, gradient: Tensor<1>, step:
         first_moment: rounded(first_moment, EightBitMap::Signed, len),
         second_moment: rounded(second_moment, EightBitMap::Unsigned, len),
     }
-}
-
-/// Codes and scales as numbers, `[elements]`.
-fn widened(moment: EightBitMoment, map: EightBitMap) -> Tensor<1> {
-    let [len] = moment.codes.dims();
-    let numbers = Tensor::<1>::from_data(map.numbers(), &moment.scales.device());
-    let scales = moment.scales.unsqueeze_dim::<2>(1).repeat_dim(1, BLOCK); // [blocks, BLOCK]
-    let scales = scales.reshape([-1]).narrow(0, 0, len);
-    numbers.select(0, moment.codes.cast(DType::I32)) * scales
 }
 
 /// Numbers as codes and scales.

@@ -2,62 +2,39 @@
 
 Prints one JSON object: the seconds of every step after the warm-up and what of them was generation, the tokens that
 were drawn and trained on, and the versions.
-Memory is measured by the program that starts this one.
 """
 
-import argparse
 import json
 import tempfile
 import time
 
 import datasets
-import torch
 import transformers
 import trl
+import trl_run
 from share_of_even_ids import share_of_even_ids
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--rows", required=True)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True)
+    parser = trl_run.parser()
     parser.add_argument("--num-prompts", type=int, required=True)
     parser.add_argument("--num-generations", type=int, required=True)
     parser.add_argument("--micro-batch-size", type=int, required=True)
     parser.add_argument("--max-completion-length", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--warmup", type=int, required=True)
-    parser.add_argument("--learning-rate", type=float, required=True)
-    parser.add_argument("--gradient-checkpointing", action="store_true")
     args = parser.parse_args()
 
-    # Weights, gradients and moments in one type, as TRL users run it on small machines.
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        args.model, dtype=getattr(torch, args.dtype), attn_implementation="sdpa"
-    )
+    model, tokenizer = trl_run.load(args)
     rows = datasets.Dataset.from_json(args.rows)
     timer = Timer()
     with tempfile.TemporaryDirectory() as output_dir:
         config = trl.GRPOConfig(
-            output_dir=output_dir,
-            use_cpu=True,
-            bf16=False,
+            **trl_run.settings(args, output_dir),
             per_device_train_batch_size=args.micro_batch_size,
             gradient_accumulation_steps=args.num_prompts * args.num_generations // args.micro_batch_size,
             num_generations=args.num_generations,
             max_completion_length=args.max_completion_length,
-            max_steps=args.warmup + args.steps,
-            learning_rate=args.learning_rate,
-            gradient_checkpointing=args.gradient_checkpointing,
             shuffle_dataset=False,
-            dataloader_pin_memory=False,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
         trainer = trl.GRPOTrainer(
             model,
             reward_funcs=share_of_even_ids,
@@ -68,8 +45,7 @@ def main():
         )
         timer.watch(trainer)
         trainer.train()
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, trl)}
-    print(json.dumps({"steps": timer.steps()[args.warmup :], "versions": versions}))
+    print(json.dumps({"steps": timer.steps()[args.warmup :], "versions": trl_run.versions(trl)}))
 
 
 class Timer(transformers.TrainerCallback):

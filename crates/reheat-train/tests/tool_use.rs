@@ -21,18 +21,8 @@ use serde_json::{Value, json};
 
 use self::shared::{StopAfter, weights};
 
-/// Calls of tools as Qwen's templates have them, and little else.
-const TEMPLATE: &str = "\
-{%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\n' + message.content }}
-    {%- for call in message.tool_calls or [] %}
-        {{- '<tool_call>\n' + call.function | tojson + '\n</tool_call>' }}
-    {%- endfor %}
-    {{- '<|im_end|>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}";
+/// Calls of tools as Qwen's templates have them.
+const TEMPLATE: &str = include_str!("../../../tests/fixtures/tool_calls.jinja");
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tied-grouped")

@@ -84,6 +84,39 @@ fn kto_trains_on_pairs() {
     }
 }
 
+/// Held-out pairs are measured with the metrics of training, and the best model is kept.
+#[test]
+fn kto_measures_answers_that_it_does_not_train_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pairs = fs::read_to_string(demo("preferences.jsonl")).expect("the bundled pairs");
+    let held_out: Vec<&str> = pairs.lines().take(5).collect();
+    fs::write(folder.path().join("held-out.jsonl"), held_out.join("\n")).expect("a file can be written");
+    let arguments = [
+        ["--learning-rate", "1e-4"],
+        ["--eval-dataset", "held-out.jsonl"],
+        ["--eval-strategy", "steps"],
+        ["--eval-steps", "2"],
+        ["--save-steps", "2"],
+        ["--metric-for-best-model", "rewards/margins"],
+        ["--greater-is-better", "true"],
+    ];
+    let arguments = [&arguments.concat()[..], &["--eval-on-start", "--load-best-model-at-end"]].concat();
+    assert_done(&train("kto", folder.path(), &arguments));
+    let rows = rows(folder.path());
+    let evaluations: Vec<_> = rows.iter().filter(|row| row["eval_loss"].is_number()).collect();
+    assert_eq!(evaluations.iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(2), Some(4)]);
+    for metric in ["kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "entropy"] {
+        assert!(evaluations[0][format!("eval_{metric}")].is_number(), "{metric} is missing in {}", evaluations[0]);
+    }
+    // Policy and reference are the same before the first step: 1 - sigmoid(0), as often as there are answers.
+    assert_eq!((&evaluations[0]["eval_loss"], &evaluations[0]["eval_kl"]), (&0.5.into(), &0.0.into()));
+
+    let refused = train("kto", folder.path(), &["--per-device-train-batch-size", "1", "--overwrite-output-dir"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("per_device_train_batch_size is 1, expected 2 or more with loss_type kto"), "{said}");
+}
+
 /// The head starts from the seed, so that a run that is taken up again has the same.
 #[test]
 fn a_resumed_reward_model_ends_in_the_same_bytes() {

@@ -7,9 +7,9 @@ use reheat_data::Batch;
 use reheat_kernels::{TokenDerivatives, TokenLogprobs};
 use reheat_model::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::TrainError;
+use crate::{TrainError, hash_of};
 
 /// A way to train: rows, and an objective of the log-probabilities that the model gives to their tokens.
 ///
@@ -101,6 +101,27 @@ pub trait Method {
     ///
     /// Also called in evaluation, with `num_items_in_batch` 1: then the loss is a sum.
     fn measure(&self, batch: &Self::Batch, tokens: &TokenLogprobs, num_items_in_batch: u64) -> Measures;
+}
+
+/// Settings by name.
+pub(crate) fn settings_of(settings: &impl Serialize) -> Map<String, Value> {
+    match json!(settings) {
+        Value::Object(settings) => settings,
+        _ => unreachable!("settings are a struct"),
+    }
+}
+
+/// What [`Method::identity`] gives for rows that these numbers tell from others.
+pub(crate) fn identity_of(
+    method: &str,
+    mut settings: Map<String, Value>,
+    num_rows: usize,
+    rows: impl IntoIterator<Item = i32>,
+) -> Map<String, Value> {
+    settings.insert("method".into(), method.into());
+    settings.insert("num_rows".into(), num_rows.into());
+    settings.insert("rows_sha256".into(), hash_of(rows).into());
+    settings
 }
 
 /// What a method carries from step to step. It comes back from a checkpoint bit for bit.

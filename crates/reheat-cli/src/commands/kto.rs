@@ -11,7 +11,7 @@ use super::dpo::precomputed;
 use crate::{
     fault::Fault,
     settings::{AnswerSettings, HasTable, Resolved, Table},
-    training::{self, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
+    training::{self, EvaluationSettings, Rows, Setup, SharedSettings, TrainingArgs, TrainingCommand},
 };
 
 /// Train a model on answers that are good or bad on their own.
@@ -37,13 +37,17 @@ pub(super) fn run(args: &KtoArgs) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) struct KtoSettings {
     data: AnswerSettings,
+    evaluation: EvaluationSettings,
     loss: KtoConfig,
 }
 
 impl HasTable for KtoSettings {
     fn table() -> &'static Table {
         static TABLE: LazyLock<Table> = LazyLock::new(|| {
-            training::table(|table| table.with::<AnswerSettings>("Data").with::<KtoConfig>("Loss"))
+            let own = |table: Table| {
+                table.with::<AnswerSettings>("Data").with::<EvaluationSettings>("Evaluation").with::<KtoConfig>("Loss")
+            };
+            training::table(own)
                 // TRL turns all dropout off.
                 .with_default("lora_dropout", json!(0.0))
                 .with_default("learning_rate", json!(1e-6))
@@ -60,11 +64,15 @@ impl TrainingCommand for KtoSettings {
     type Method = Kto;
 
     fn extract(resolved: &Resolved) -> Result<Self, Fault> {
-        Ok(Self { data: resolved.extract()?, loss: resolved.extract()? })
+        Ok(Self { data: resolved.extract()?, evaluation: resolved.extract()?, loss: resolved.extract()? })
     }
 
-    fn faults(&self, _shared: &SharedSettings) -> Vec<String> {
-        self.loss.faults()
+    fn faults(&self, shared: &SharedSettings) -> Vec<String> {
+        self.loss.faults_with(shared.training.per_device_train_batch_size)
+    }
+
+    fn evaluation(&self) -> Option<&EvaluationSettings> {
+        Some(&self.evaluation)
     }
 
     fn prepare(&self, rows: Rows) -> anyhow::Result<Prepared<UnpairedCompletion>> {
@@ -73,6 +81,7 @@ impl TrainingCommand for KtoSettings {
         Ok(prepare_unpaired(&rows.dataset, tokenizer, template, &options, rows.progress)?)
     }
 
+    /// In an evaluation too, an answer is compared with those that it would have beside it in training.
     fn method(&self, answers: Vec<UnpairedCompletion>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Kto> {
         let good = answers.iter().filter(|answer| answer.label).count();
         eprintln!("{good} good answers, {} bad", answers.len() - good);

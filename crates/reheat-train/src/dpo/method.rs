@@ -4,11 +4,12 @@ use burn::tensor::Tensor;
 use reheat_data::{Batch, PreferencePair};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::reference::{followed_weights, mix, reference_logprobs, with_followed_weights};
 use super::{DpoBatch, DpoConfig, DpoLossType, PairLogprobs, PairLossSettings, Reference, pair_losses};
-use crate::{Measures, Method, MethodState, Objective, StepContext, TrainError, hash_of};
+use crate::method::{identity_of, settings_of};
+use crate::{Measures, Method, MethodState, Objective, StepContext, TrainError};
 
 /// Direct preference optimisation on tokenised pairs.
 #[derive(Debug)]
@@ -144,11 +145,7 @@ impl Method for Dpo {
             let parts = [&pair.prompt_ids, &pair.chosen_ids, &pair.rejected_ids];
             parts.into_iter().flat_map(|ids| ids.iter().map(|id| *id as i32).chain([-1]))
         });
-        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
-        identity.insert("method".into(), "dpo".into());
-        identity.insert("num_rows".into(), self.pairs.len().into());
-        identity.insert("rows_sha256".into(), hash_of(rows).into());
-        identity
+        identity_of("dpo", settings_of(&self.config), self.pairs.len(), rows)
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {

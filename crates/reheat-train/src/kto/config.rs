@@ -52,6 +52,19 @@ impl KtoConfig {
         }
         faults
     }
+
+    /// As [`faults`](Self::faults), with those of training on so many rows at a time.
+    pub fn faults_with(&self, micro_batch_size: usize) -> Vec<String> {
+        let mut faults = self.faults();
+        if self.loss_type == KtoLossType::Kto && micro_batch_size == 1 {
+            faults.push(
+                "per_device_train_batch_size is 1, expected 2 or more with loss_type kto: an answer is compared with \
+                 answers to other prompts"
+                    .into(),
+            );
+        }
+        faults
+    }
 }
 
 #[cfg(test)]
@@ -66,5 +79,11 @@ mod tests {
             config.faults(),
             ["beta is -1, expected more than 0", "undesirable_weight is NaN, expected 0 or more"]
         );
+        assert_eq!(KtoConfig::default().faults_with(2), Vec::<String>::new());
+        assert!(
+            KtoConfig::default().faults_with(1)[0].starts_with("per_device_train_batch_size is 1, expected 2 or more")
+        );
+        let alone = KtoConfig { loss_type: KtoLossType::ApoZeroUnpaired, ..KtoConfig::default() };
+        assert_eq!(alone.faults_with(1), Vec::<String>::new());
     }
 }

@@ -4,13 +4,13 @@ use burn::tensor::Tensor;
 use reheat_data::{Batch, PreferencePair, UnpairedCompletion};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{Qwen2, Qwen2Config};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{KtoConfig, KtoLossType, UnpairedLossSettings, unpaired_losses};
 use crate::answers::Answers;
+use crate::method::{identity_of, settings_of};
 use crate::{
     Checkpointing, Measures, Method, ModelPass, Objective, Reference, ReferenceLogprobs, StepContext, TrainError,
-    hash_of,
 };
 
 /// Kahneman-Tversky optimisation on tokenised answers.
@@ -61,7 +61,7 @@ impl Kto {
         config: KtoConfig,
         reference: Reference,
     ) -> Result<Self, TrainError> {
-        let mut faults = config.faults();
+        let mut faults = config.faults_with(micro_batch_size);
         if let Reference::Precomputed(known) = &reference
             && known.len() != rows.len()
         {
@@ -135,11 +135,7 @@ impl Method for Kto {
             let ids = parts.into_iter().flat_map(|ids| ids.iter().map(|id| *id as i32).chain([-1]));
             ids.chain([i32::from(*label)])
         });
-        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
-        identity.insert("method".into(), "kto".into());
-        identity.insert("num_rows".into(), self.pairs.len().into());
-        identity.insert("rows_sha256".into(), hash_of(rows).into());
-        identity
+        identity_of("kto", settings_of(&self.config), self.pairs.len(), rows)
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {

@@ -4,10 +4,11 @@ use burn::tensor::{Device, Int, Tensor};
 use reheat_data::{Batch, IGNORE_INDEX, RewardPair};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::{HeadKind, Qwen2Config};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{RewardConfig, ranking_losses};
-use crate::{Measures, Method, Objective, StepContext, TrainError, hash_of};
+use crate::method::{identity_of, settings_of};
+use crate::{Measures, Method, Objective, StepContext, TrainError};
 
 /// Training of a reward model on tokenised pairs.
 #[derive(Debug)]
@@ -85,11 +86,7 @@ impl Method for RewardTraining {
             let ids = parts.into_iter().flat_map(|ids| ids.iter().map(|id| *id as i32).chain([-1]));
             ids.chain([pair.margin.map_or(-1, |margin| margin.to_bits().cast_signed())])
         });
-        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
-        identity.insert("method".into(), "reward".into());
-        identity.insert("num_rows".into(), self.pairs.len().into());
-        identity.insert("rows_sha256".into(), hash_of(rows).into());
-        identity
+        identity_of("reward", settings_of(&self.config), self.pairs.len(), rows)
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {

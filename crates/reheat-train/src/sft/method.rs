@@ -4,10 +4,11 @@ use burn::tensor::Tensor;
 use reheat_data::{Batch, Sequence};
 use reheat_kernels::TokenLogprobs;
 use reheat_model::Qwen2Config;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{LossType, SftConfig, loss};
-use crate::{Measures, Method, Objective, StepContext, TokenGradient, TrainError, hash_of};
+use crate::method::{identity_of, settings_of};
+use crate::{Measures, Method, Objective, StepContext, TokenGradient, TrainError};
 
 /// Supervised fine-tuning on tokenised sequences.
 #[derive(Debug)]
@@ -36,11 +37,7 @@ impl Method for Sft {
             let lengths = sequence.seq_lens.iter().map(|len| *len as i32);
             ids.chain(sequence.labels()).chain(lengths).chain([sequence.input_ids.len() as i32])
         });
-        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
-        identity.insert("method".into(), "sft".into());
-        identity.insert("num_rows".into(), self.sequences.len().into());
-        identity.insert("rows_sha256".into(), hash_of(rows).into());
-        identity
+        identity_of("sft", settings_of(&self.config), self.sequences.len(), rows)
     }
 
     fn check(&self, model: &Qwen2Config) -> Result<(), TrainError> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Trainer;
 use crate::changes::{self, Change};
 use crate::checkpoint::{self, Checkpoint, TrainingState};
+use crate::method::settings_of;
 use crate::{Callback, Method, TrainError, TrainerState, disk};
 
 impl<M: Method> Trainer<M> {
@@ -82,9 +83,8 @@ impl<M: Method> Trainer<M> {
     }
 
     fn settings(&self) -> Map<String, Value> {
-        let Value::Object(own) = json!(self.config) else { unreachable!("settings are a struct") };
         let mut settings = self.settings.clone();
-        settings.extend(own);
+        settings.extend(settings_of(&self.config));
         settings.extend(self.model().lora_config().into_iter().flat_map(adapter_settings));
         if let Some(rows) = self.evaluation.as_ref().and_then(|method| method.identity().remove("rows_sha256")) {
             settings.insert("eval_rows_sha256".into(), rows);

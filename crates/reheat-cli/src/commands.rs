@@ -35,10 +35,7 @@ pub(crate) use self::{
     source::{ModelArg, ModelSource, choose_eos},
 };
 #[cfg(test)]
-pub(crate) use self::{
-    dpo::DpoSettings, grpo::GrpoSettings, kto::KtoSettings, reward::RewardSettings, rloo::RlooSettings,
-    sft::SftSettings,
-};
+pub(crate) use self::{dpo::DpoSettings, kto::KtoSettings, reward::RewardSettings, sft::SftSettings};
 
 /// What `reheat` can do.
 #[derive(Debug, Subcommand)]

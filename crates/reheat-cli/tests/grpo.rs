@@ -72,9 +72,13 @@ fn completions_are_judged_shown_and_kept() {
         "length:4",
         "--reward",
         "contains:answer",
+        "--reward",
+        // Some completions have to be better than others, whatever they are.
+        "program:while read -r batch; do echo '[0, 1, 2, 3, 4, 5, 6, 7]'; done",
         "--reward-weights",
         "1",
         "2",
+        "0.5",
         "--log-completions",
         "--num-completions-to-print",
         "2",
@@ -313,20 +317,6 @@ fn held_out_prompts_choose_the_best_checkpoint() {
     assert!(stderr(&refused).contains("--eval-strategy needs --eval-dataset"), "{}", stderr(&refused));
 }
 
-/// A template that teaches calls, and little else.
-const TOOL_TEMPLATE: &str = "\
-{%- if tools %}{{- 'Tools: ' + tools | tojson + '\\n' }}{%- endif %}
-{%- for message in messages %}
-    {{- '<|im_start|>' + message.role + '\\n' + message.content }}
-    {%- for call in message.tool_calls or [] %}
-        {{- '<tool_call>\\n' + call.function | tojson + '\\n</tool_call>' }}
-    {%- endfor %}
-    {{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}";
-
 /// Says that it has one tool, and answers every call alike.
 #[cfg(unix)]
 const TOOL_PROGRAM: &str = r#"while read -r line; do case "$line" in
@@ -341,7 +331,7 @@ esac; done
 fn a_program_has_tools() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file can be written");
-    write("template.jinja", TOOL_TEMPLATE);
+    write("template.jinja", include_str!("../../../tests/fixtures/tool_calls.jinja"));
     write("tools.sh", TOOL_PROGRAM);
     write("hangs.sh", &TOOL_PROGRAM.replace(r#"echo '{"result": "grass"}'"#, "sleep 100"));
     write("babbles.sh", &TOOL_PROGRAM.replace(r#"{"result": "grass"}"#, "well, well"));

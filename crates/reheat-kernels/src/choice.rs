@@ -25,6 +25,11 @@ pub fn use_kernels(kernels: Kernels) {
     REFERENCE.store(kernels == Kernels::Reference, Ordering::Relaxed);
 }
 
+/// The implementation that the process has chosen.
+pub fn chosen_kernels() -> Kernels {
+    if chosen() { Kernels::Fused } else { Kernels::Reference }
+}
+
 /// Whether a kernel takes this tensor, where there is one for the CPU and one in CubeCL: f32 on either.
 pub(crate) fn runs_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
     runs_on_cpu(tensor) || runs_on_cube(tensor)

@@ -52,7 +52,7 @@ mod parity;
 
 pub use self::{
     attention::{AttentionLayout, Span, causal_attention},
-    choice::{Kernels, use_kernels},
+    choice::{Kernels, chosen_kernels, use_kernels},
     doctor::{KernelCheck, check_kernels},
     dropout::Dropout,
     embedding::embedding_backward,

@@ -71,8 +71,8 @@ pub use self::{
     error::TrainError,
     gradients::Gradients,
     grpo::{
-        Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoTokens, ImportanceSamplingLevel, MultiObjectiveAggregation,
-        Normalizer, Ratios, ScaleRewards, group_advantages, grpo_loss,
+        Grpo, GrpoConfig, GrpoLoss, GrpoLossType, GrpoObjective, GrpoTokens, ImportanceSamplingLevel,
+        MultiObjectiveAggregation, Normalizer, Ratios, ScaleRewards, group_advantages, grpo_loss,
     },
     health::{Advice, Health, RowShares},
     integrity::hash_of,
@@ -96,8 +96,8 @@ pub use self::{
     },
     rloo::{Rloo, RlooConfig, RlooLoss, leave_one_out_advantages, rloo_loss},
     rollout::{
-        Advantages, Completion, CompletionRecord, CompletionsFn, RolloutBatch, RolloutConfig, RolloutFn, RolloutPlan,
-        RolloutSetup, ToolUse,
+        Advantages, Completion, CompletionRecord, CompletionsFn, Judged, RolloutBatch, RolloutConfig, RolloutFn,
+        RolloutObjective, RolloutPlan, RolloutSetup, RolloutTraining, ToolUse,
     },
     run_dir::RunDir,
     schedule::{LrSchedule, LrSchedulerKwargs, LrSchedulerType, Ramp},

@@ -353,6 +353,68 @@ fn the_size_of_a_pass_does_not_change_an_evaluation() {
     }
 }
 
+/// What the sampler saw is what a forward pass gives, to the bit: both ways to the divergence from a reference lead to the
+/// same weights.
+#[test]
+fn the_sampler_tells_how_far_the_policy_is_from_the_reference() {
+    let drawn = Arc::new(Mutex::new(Vec::<Vec<u32>>::new()));
+    let run = |setup: &dyn Fn(&mut RolloutSetup)| {
+        let mut rollouts = self::setup(&["ab", "hello", "xyz", "q"]);
+        rollouts.reference = Some(Box::new(Qwen2::random(model().config(), 9, &Device::flex())));
+        setup(&mut rollouts);
+        let training = training(1, 16);
+        let rloo = Rloo::new(rollouts, RlooConfig::default(), &training).unwrap();
+        let mut trainer = Trainer::new(model(), rloo, training).unwrap();
+        trainer.train(&mut NoCallback).unwrap();
+        let row = trainer.log_history()[0].clone();
+        (weights(trainer.model()), row.loss, row.metric("kl"))
+    };
+    let sampled = run(&|setup| {
+        let drawn = Arc::clone(&drawn);
+        setup.rewards.push(Box::new(RewardFn::new("noted", move |input: &RewardInput<'_>| {
+            drawn.lock().unwrap().push(input.completion_ids.to_vec());
+            Some(0.0)
+        })));
+    });
+    // The same completions, of which nobody says how likely they were.
+    let computed = run(&|setup| {
+        let drawn = drawn.lock().unwrap().clone();
+        setup.rewards.push(Box::new(RewardFn::new("noted", |_: &RewardInput<'_>| Some(0.0))));
+        setup.rollout_fn = Some(Box::new(move |_: &[&[u32]], count| {
+            let completion = |ids: &Vec<u32>| Completion { ids: ids.clone(), ..Completion::default() };
+            Ok(drawn.chunks(count).map(|group| group.iter().map(completion).collect()).collect())
+        }));
+    });
+    assert!(sampled.2.is_some_and(|kl| kl.abs() > 1e-3), "{:?}", sampled.2);
+    assert_eq!((sampled.1, sampled.2), (computed.1, computed.2));
+    assert!(sampled.0 == computed.0, "other weights");
+}
+
+/// A reference that becomes the policy after every second step is as far from it as nothing in the evaluation there.
+#[test]
+fn an_evaluation_has_the_reference_of_the_training_under_way() {
+    let mut training = training(4, 8);
+    training.eval_strategy = IntervalStrategy::Steps;
+    training.eval_steps = Some(1);
+    training.per_device_eval_batch_size = 8;
+    let setup = || {
+        let mut setup = setup(&["ab", "q"]);
+        setup.reference = Some(Box::new(model()));
+        (setup.config.sync_ref_model, setup.config.ref_model_sync_steps, setup.config.ref_model_mixup_alpha) =
+            (true, 2, 1.0);
+        setup
+    };
+    let mut config = GrpoConfig::default();
+    config.beta = 0.1;
+    let grpo = Grpo::new(setup(), config.clone(), &training).unwrap();
+    let evaluation = Grpo::for_evaluation(setup(), config, &training).unwrap();
+    let mut trainer = Trainer::new(model(), grpo, training).unwrap().with_evaluation(evaluation).unwrap();
+    trainer.train(&mut NoCallback).unwrap();
+    let kls: Vec<f64> = trainer.evaluations().iter().map(|row| row.metric("kl").unwrap()).collect();
+    assert!(kls[0] > 1e-6 && kls[2] > 1e-6, "{kls:?}");
+    assert_eq!((kls[1], kls[3]), (0.0, 0.0));
+}
+
 fn fault(change: impl FnOnce(&mut RolloutSetup, &mut TrainingConfig)) -> String {
     let mut setup = setup(&["ab", "q"]);
     let mut training = training(2, 8);

@@ -65,10 +65,13 @@ pub(super) fn effect(change: &Change, table: &Table) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use reheat_train::{GrpoConfig, RlooConfig};
+
     use super::*;
     use crate::{
-        commands::{DpoSettings, GrpoSettings, KtoSettings, RewardSettings, RlooSettings, SftSettings},
+        commands::{DpoSettings, KtoSettings, RewardSettings, SftSettings},
         settings::HasTable,
+        training::rollouts::RolloutLoss,
     };
 
     #[test]
@@ -78,8 +81,8 @@ mod tests {
             DpoSettings::table(),
             KtoSettings::table(),
             RewardSettings::table(),
-            GrpoSettings::table(),
-            RlooSettings::table(),
+            GrpoConfig::table(),
+            RlooConfig::table(),
         ];
         let unknown: Vec<&String> = tables
             .iter()

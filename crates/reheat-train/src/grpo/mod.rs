@@ -22,5 +22,5 @@ pub use self::{
     advantages::group_advantages,
     config::{GrpoConfig, GrpoLossType, ImportanceSamplingLevel, MultiObjectiveAggregation, ScaleRewards},
     loss::{GrpoLoss, GrpoTokens, Normalizer, Ratios, grpo_loss},
-    method::Grpo,
+    method::{Grpo, GrpoObjective},
 };

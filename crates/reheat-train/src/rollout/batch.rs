@@ -108,6 +108,8 @@ pub(crate) struct Place {
     pub(crate) seconds_before: f64,
     /// Tokens of all sequences of the step.
     pub(crate) num_tokens_in_step: usize,
+    /// Longest completion in tokens.
+    pub(crate) max_completion_length: usize,
     /// Whether it is of no step, but of an evaluation.
     pub(crate) is_evaluation: bool,
 }
@@ -165,9 +167,34 @@ impl RolloutBatch {
         prompts.into_iter().collect()
     }
 
-    /// Tokens that count in the loss.
-    pub(crate) fn num_items(&self) -> u64 {
+    /// Completions of the micro-batch.
+    pub fn num_completions(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Tokens of the micro-batch that count in the loss.
+    pub fn num_items(&self) -> u64 {
         self.completion_mask.iter().map(|counts| *counts as u64).sum()
+    }
+
+    /// Tokens that count in the optimizer step: those of the generation batch, scaled to one step.
+    pub fn num_items_in_batch(&self) -> f64 {
+        self.place.num_items_in_batch
+    }
+
+    /// Micro-batches of the optimizer step.
+    pub fn accumulation_steps(&self) -> usize {
+        self.place.accumulation_steps
+    }
+
+    /// Longest completion that is drawn, in tokens.
+    pub fn max_completion_length(&self) -> usize {
+        self.place.max_completion_length
+    }
+
+    /// Whether it is the last micro-batch of its optimizer step.
+    pub fn is_last_of_step(&self) -> bool {
+        self.place.is_last
     }
 
     /// Puts values of the sequences' positions side by side, 0 where there is no token.
@@ -175,26 +202,30 @@ impl RolloutBatch {
     /// # Shapes
     /// - `values`: `[tokens]`, of every position of the sequences
     /// - returns: `[batch, seq]`
-    pub(crate) fn side_by_side(&self, values: Tensor<1>) -> Tensor<2> {
+    pub fn side_by_side(&self, values: Tensor<1>) -> Tensor<2> {
         let device = values.device().inner();
         let index = Tensor::<1, Int>::from_data(self.index.as_slice(), &device);
         values.select(0, index).reshape(self.shape) * self.tensor(&self.is_token, &device)
     }
 
-    pub(crate) fn completion_mask(&self, device: &Device) -> Tensor<2> {
+    /// 1 where a token counts in the loss, `[batch, seq]`.
+    pub fn completion_mask(&self, device: &Device) -> Tensor<2> {
         self.tensor(&self.completion_mask, device)
     }
 
-    pub(crate) fn old_logprobs(&self, device: &Device) -> Option<Tensor<2>> {
+    /// Log-probabilities under the policy that wrote the completions, `[batch, seq]`, in nats; `None` where that is the
+    /// policy as it is in this pass.
+    pub fn old_logprobs(&self, device: &Device) -> Option<Tensor<2>> {
         self.old_logprobs.as_ref().map(|values| self.tensor(values, device))
     }
 
-    pub(crate) fn ref_logprobs(&self, device: &Device) -> Option<Tensor<2>> {
+    /// Log-probabilities under the reference, `[batch, seq]`, in nats; `None` where there is none.
+    pub fn ref_logprobs(&self, device: &Device) -> Option<Tensor<2>> {
         self.ref_logprobs.as_ref().map(|values| self.tensor(values, device))
     }
 
-    /// `[batch, 1]`.
-    pub(crate) fn advantages(&self, device: &Device) -> Tensor<2> {
+    /// How much better each completion is than those it is compared with, `[batch, 1]`.
+    pub fn advantages(&self, device: &Device) -> Tensor<2> {
         Tensor::from_data(TensorData::new(self.advantages.clone(), [self.shape[0], 1]), device)
     }
 
@@ -208,11 +239,11 @@ impl RolloutBatch {
         if self.place.is_evaluation { loss * num_items as f64 } else { loss }
     }
 
-    /// What a micro-batch tells whatever is minimised: its entropy, how far sampler and training are apart, times.
-    pub(crate) fn measure(&self, loss: f64, tokens: &TokenLogprobs) -> Measures {
+    /// Adds what a micro-batch tells whatever is minimised: its entropy, how far sampler and training are apart, times.
+    pub(crate) fn measure(&self, measures: Measures, tokens: &TokenLogprobs) -> Measures {
         let read = |values: &Tensor<1>| numbers(self.side_by_side(values.clone()));
         let num_items = self.num_items() as f64;
-        let mut measures = Measures::new(loss).with("entropy", self.masked_sum(&read(&tokens.entropy)), num_items);
+        let mut measures = measures.with("entropy", self.masked_sum(&read(&tokens.entropy)), num_items);
         if let (0, Some(sampler)) = (self.place.iteration, &self.sampler_logprobs) {
             let own = self.old_logprobs.clone().unwrap_or_else(|| read(&tokens.logprobs));
             measures = self.compare_with_sampler(measures, &own, sampler);

@@ -13,20 +13,22 @@ mod score; // completions to rewards
 mod batch; // completions as a forward pass and a loss take them
 mod rollouts; // the generation batch under way
 mod state; // the same in a checkpoint
+mod method; // all of it as a method of the loop
 mod record; // completions for a person
 mod statistics; // means of numbers of which some are missing
 
 pub use self::{
     batch::RolloutBatch,
     config::RolloutConfig,
+    method::{RolloutObjective, RolloutTraining},
     record::{CompletionRecord, CompletionsFn},
-    rollouts::RolloutSetup,
+    rollouts::{Judged, RolloutSetup},
     sample::{Completion, RolloutFn, ToolUse},
     schedule::RolloutPlan,
     score::Advantages,
 };
+use self::{batch::Sample, rollouts::Rollouts};
 pub(crate) use self::{
-    batch::{Sample, numbers},
-    rollouts::{Judged, OldLogprobs, Purpose, Rollouts},
+    batch::numbers,
     statistics::{is_zero, mean, standard_deviation, weighted_sum},
 };

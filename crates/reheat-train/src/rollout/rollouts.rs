@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use reheat_data::{Prompt, TrainSamplingStrategy, epoch_order};
-use reheat_kernels::TokenLogprobs;
+use reheat_kernels::{Kernels, TokenLogprobs, chosen_kernels};
 use reheat_model::{Qwen2, Qwen2Config};
 use reheat_tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -18,10 +19,11 @@ use super::{
 };
 use crate::answers::Answers;
 use crate::dpo::mix;
+use crate::method::{identity_of, settings_of};
 use crate::tools::Toolbox;
 use crate::{
     Checkpointing, Measures, ModelPass, Reward, StepContext, ToolError, Tools, TrainError, TrainingConfig,
-    check_reward_columns, hash_of,
+    check_reward_columns,
 };
 
 /// What completions are drawn for, and what they are judged by.
@@ -65,7 +67,7 @@ impl RolloutSetup {
 
 /// What completions are drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(super) enum Purpose {
     Training,
     /// All prompts are completed at a time, with the same random numbers in every evaluation.
     Evaluation,
@@ -74,25 +76,32 @@ pub(crate) enum Purpose {
 /// The generation batch of an evaluation: no training comes so far.
 const EVALUATION: u64 = u32::MAX as u64;
 
+/// What an objective asks of completions.
+pub(super) struct Asks {
+    pub(super) beta: f64,
+    /// Whether its advantages depend on the KL divergences.
+    pub(super) judges_divergence: bool,
+    /// What is wrong with its own settings.
+    pub(super) faults: Vec<String>,
+}
+
 /// A generation batch that was judged, in groups.
-pub(crate) struct Judged<'a> {
-    /// `[completion][reward]`.
-    pub(crate) rewards: &'a [Vec<Option<f64>>],
-    pub(crate) weights: &'a [f64],
-    pub(crate) num_generations: usize,
-    pub(crate) samples: &'a [Sample],
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Judged<'a> {
+    /// `[completion][reward]`; `None` where a reward had nothing to say.
+    pub rewards: &'a [Vec<Option<f64>>],
+    /// Of each reward.
+    pub weights: &'a [f64],
+    /// Completions in a row that have one prompt.
+    pub num_generations: usize,
+    /// Estimates of the KL divergence of the policy that wrote from the reference: `log π - log π_ref`, summed over the
+    /// tokens of each completion that count, in nats. 0 where the objective did not ask for them, or `beta` is 0.
+    pub divergences: &'a [f64],
 }
 
-/// What a method makes of rewards, and what it tells of them.
-pub(crate) type Judge<'a> = dyn Fn(&Judged) -> (Advantages, Measures) + 'a;
-
-/// When log-probabilities under the policy that wrote the completions are computed before training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OldLogprobs {
-    /// Where the policy may have changed since: otherwise they are those of the first pass itself.
-    WhereItChanges,
-    Always,
-}
+/// What an objective makes of rewards.
+pub(super) type Judge<'a> = dyn Fn(&Judged) -> Advantages + 'a;
 
 /// Draws, judges and keeps completions.
 pub(crate) struct Rollouts {
@@ -109,7 +118,10 @@ pub(crate) struct Rollouts {
     completions_fn: Option<Box<CompletionsFn>>,
     /// Tokens that a completion ends with, unless it was cut.
     ends: Vec<u32>,
+    /// Whether log-probabilities under the policy that wrote are computed before training: where it may have changed
+    /// since. Elsewhere they are those of the first pass itself.
     keeps_old: bool,
+    judges_divergence: bool,
     seed: u64,
     pub(super) buffer: Option<Generation>,
     /// Step after which the reference last followed the policy.
@@ -124,15 +136,14 @@ pub(crate) struct Generation {
 }
 
 impl Rollouts {
-    /// Checks the settings; `faults` are those that the method found in its own.
-    pub(crate) fn new(
+    /// Checks the settings.
+    pub(super) fn new(
         setup: RolloutSetup,
         training: &TrainingConfig,
-        old_logprobs: OldLogprobs,
         purpose: Purpose,
-        beta: f64,
-        mut faults: Vec<String>,
+        asks: Asks,
     ) -> Result<Self, TrainError> {
+        let Asks { beta, judges_divergence, mut faults } = asks;
         let RolloutSetup { prompts, tokenizer, rewards, config, reference, rollout_fn, completions_fn, tools } = setup;
         if beta != 0.0 && reference.is_none() {
             faults.push(format!("beta is {beta}, which needs a reference"));
@@ -154,7 +165,8 @@ impl Rollouts {
         let pad = tokenizer.special_tokens().pad().map(|token| token.id);
         Ok(Self {
             ends: tokenizer.eos_ids().iter().copied().chain(pad).collect(),
-            keeps_old: old_logprobs == OldLogprobs::Always || !schedule.is_aligned(),
+            keeps_old: !schedule.is_aligned(),
+            judges_divergence: judges_divergence && beta != 0.0,
             source: rollout_fn.map_or(Source::Engine, Source::Function),
             toolbox: tools.map(|tools| Toolbox::new(tools, &tokenizer)).transpose()?,
             purpose,
@@ -177,19 +189,14 @@ impl Rollouts {
         if self.prompts.is_empty() { 0 } else { self.schedule.rows_per_epoch() }
     }
 
-    pub(crate) fn max_completion_length(&self) -> usize {
-        self.config.max_completion_length
-    }
-
     pub(crate) fn temperature(&self) -> f64 {
         self.config.temperature
     }
 
     /// Settings and prompts, as [`Method::identity`](crate::Method::identity) wants them.
-    pub(crate) fn identity(&self, method: &str, config: Value) -> Map<String, Value> {
+    pub(super) fn identity(&self, method: &str, own: Map<String, Value>) -> Map<String, Value> {
         let rows = self.prompts.iter().flat_map(|prompt| prompt.prompt_ids.iter().map(|id| *id as i32).chain([-1]));
-        let Value::Object(mut identity) = json!(self.config) else { unreachable!("settings are a struct") };
-        let Value::Object(own) = config else { unreachable!("settings are a struct") };
+        let mut identity = settings_of(&self.config);
         identity.extend(own);
         // Memory and speed, never a completion.
         identity.remove("rollout_batch_size");
@@ -198,11 +205,8 @@ impl Rollouts {
         if let Some(toolbox) = &self.toolbox {
             identity.insert("tools".into(), json!(toolbox.schemas()));
         }
-        identity.insert("method".into(), method.into());
         identity.insert("rewards".into(), json!(self.names));
-        identity.insert("num_rows".into(), self.prompts.len().into());
-        identity.insert("rows_sha256".into(), hash_of(rows).into());
-        identity
+        identity_of(method, identity, self.prompts.len(), rows)
     }
 
     /// Whether the prompts suit the model and the rewards.
@@ -251,6 +255,7 @@ impl Rollouts {
         judge: &Judge,
     ) -> Result<RolloutBatch, TrainError> {
         let started = Instant::now();
+        self.synchronise(context);
         let (Some(first), Some(last)) = (indices.first(), indices.last()) else { unreachable!("a chunk of rows") };
         let of_generation = if *first == 0 { self.draw(EVALUATION, context, judge)? } else { Measures::default() };
         let samples = &self.buffer.as_ref().expect("drawn with the first chunk").samples[*first..=*last];
@@ -263,6 +268,7 @@ impl Rollouts {
             step_started: started,
             seconds_before: 0.0,
             num_tokens_in_step: 0,
+            max_completion_length: self.config.max_completion_length,
             is_evaluation: true,
         };
         let mut batch = RolloutBatch::new(samples, |prompt| &self.prompts[prompt].prompt_ids, place);
@@ -289,6 +295,7 @@ impl Rollouts {
                 step_started,
                 seconds_before: 0.0,
                 num_tokens_in_step: 0,
+                max_completion_length: self.config.max_completion_length,
                 is_evaluation: false,
             };
             let mut batch = self.batch(micro_step, place);
@@ -328,7 +335,7 @@ impl Rollouts {
         };
         let mut samples = score::samples(&prompts, completions, &self.ends, self.config.mask_truncated_completions);
         let drawing = started.elapsed().as_secs_f64();
-        if self.keeps_old {
+        if self.keeps_old || (self.judges_divergence && !self.samples_as_it_trains(context.model, &samples)) {
             self.fill(&mut samples, context.model, context.micro_batch_size, |sample| &mut sample.old_logprobs);
         }
         if let Some(reference) = &self.reference {
@@ -340,12 +347,17 @@ impl Rollouts {
         let rewards = score::score(&mut self.rewards, &self.prompts, &samples, (&texts, &tool_uses), &self.tokenizer)?;
         let weights = self.config.weights(self.names.len());
         let num_generations = self.schedule.num_generations;
-        let judged = Judged { rewards: &rewards, weights: &weights, num_generations, samples: &samples };
-        let (advantages, mut measures) = judge(&judged);
+        let divergences = self.divergences(&samples);
+        let judged = Judged { rewards: &rewards, weights: &weights, num_generations, divergences: &divergences };
+        let advantages = judge(&judged);
         for (sample, advantage) in samples.iter_mut().zip(&advantages.values) {
             sample.advantage = *advantage;
         }
-        measures.add(&score::measure(&samples, &self.names, &rewards, &weights, advantages.frac_reward_zero_std));
+        let mut measures = score::measure(&samples, &self.names, &rewards, &weights, advantages.frac_reward_zero_std);
+        if self.judges_divergence {
+            let num_tokens = samples.iter().map(Sample::num_counting).sum::<usize>();
+            measures = measures.with("kl", divergences.iter().sum(), num_tokens as f64);
+        }
         if self.toolbox.is_some() {
             measures = score::measure_tools(measures, &tool_uses);
         }
@@ -377,6 +389,28 @@ impl Rollouts {
         let Some(toolbox) = toolbox else { return Ok(completions) };
         let conversations = Conversations { model, tokenizer, config, seed };
         conversations.carry_on(source, toolbox, &ids, completions)
+    }
+
+    /// Whether the sampler's log-probabilities have the very bits of those of the training forward pass: kernels that add
+    /// in one order, and no temperature to divide by. A test holds it, and every step tells the difference.
+    fn samples_as_it_trains(&self, model: &Qwen2, samples: &[Sample]) -> bool {
+        let all_known = samples.iter().all(|sample| sample.sampler_logprobs.len() == sample.ids.len());
+        all_known
+            && matches!(self.source, Source::Engine)
+            && model.device() == Device::flex()
+            && chosen_kernels() == Kernels::Fused
+            && self.config.temperature == 1.0
+    }
+
+    /// Of each completion how far the policy that wrote it is from the reference: see [`Judged::divergences`].
+    fn divergences(&self, samples: &[Sample]) -> Vec<f64> {
+        let of = |sample: &Sample| {
+            let Sample { old_logprobs, sampler_logprobs, ref_logprobs, .. } = sample;
+            let own = if old_logprobs.is_empty() { sampler_logprobs } else { old_logprobs };
+            let terms = own.iter().zip(ref_logprobs).zip(sample.counting());
+            terms.filter(|(_, counts)| *counts).map(|((own, reference), _)| f64::from(own - reference)).sum()
+        };
+        if self.judges_divergence { samples.iter().map(of).collect() } else { vec![0.0; samples.len()] }
     }
 
     /// Log-probabilities of the samples under `model`, by the forward pass that training uses.
@@ -425,6 +459,15 @@ impl Rollouts {
         let alpha = self.config.ref_model_mixup_alpha;
         self.reference = self.reference.take().map(|reference| Box::new(mix(*reference, context.model, alpha)));
         self.synced_at = context.step;
+    }
+
+    /// Takes over the reference of the training under way, where it is one that changes. Where it is due to follow at this
+    /// very step, it does so in both.
+    pub(super) fn follow(&mut self, training: &Self) {
+        if self.config.sync_ref_model {
+            self.reference.clone_from(&training.reference);
+            self.synced_at = training.synced_at;
+        }
     }
 
     /// Shows the completions to whoever wants to see them.

@@ -28,10 +28,12 @@ mod report; // what became of a dataset's rows
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use mimalloc::MiMalloc;
+use reheat_kernels::LargeBuffers;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeBuffers<MiMalloc> = LargeBuffers::new(MiMalloc);
 
 fn main() -> ExitCode {
     reheat_kernels::keep_pages();

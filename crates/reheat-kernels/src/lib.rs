@@ -20,10 +20,7 @@
 //! assert!((y[0] - 0.848_528).abs() < 1e-6 && (y[1] - 2.262_742).abs() < 1e-6);
 //! ```
 
-#![expect(
-    unsafe_code,
-    reason = "raw products, mapped files and the allocator's options live here, each with its reason"
-)]
+#![expect(unsafe_code, reason = "raw products, mapped files and the allocator live here, each with its reason")]
 
 mod choice; // kernels or plain definitions
 mod kernel; // what a kernel gives, and its place in the graph
@@ -42,6 +39,7 @@ mod row_store;
 mod embedding;
 mod optimizer;
 mod memory;
+mod large_buffers; // an allocator that keeps them close together
 mod doctor; // kernels against their definitions, on any device
 mod matrix; // products on slices
 mod vector; // row primitives, SIMD by run-time dispatch
@@ -57,6 +55,7 @@ pub use self::{
     dropout::Dropout,
     embedding::embedding_backward,
     four_bit::{FourBitConfig, FourBitKind, FourBitWeight, linear_four_bit},
+    large_buffers::LargeBuffers,
     linear::linear,
     logits::{LogitStats, kth_largest_bound, softmax_weights},
     logprobs::{

@@ -45,10 +45,10 @@ fn check(name: &str) {
     let rows: Vec<UnpairedCompletion> = case["answers"].as_array().expect("a list").iter().map(answer).collect();
 
     let micro_batch_size = training.per_device_train_batch_size;
-    let pairs = Kto::pairs(&rows, micro_batch_size);
+    let pairs = Kto::pairs(&rows, micro_batch_size, None);
     let known = precompute_reference(&load(), &pairs, None, 3, None, &mut |_| {}).expect("nothing is written");
     for reference in [Reference::Model(Box::new(load())), Reference::Precomputed(known)] {
-        let kto = Kto::new(&rows, micro_batch_size, method.clone(), reference).expect("settings that TRL takes");
+        let kto = Kto::new(&rows, micro_batch_size, None, method.clone(), reference).expect("settings that TRL takes");
         let mut trainer = Trainer::new(load(), kto, training.clone()).expect("good rows");
         trainer.train(&mut NoCallback).expect("nothing stops the run");
         // TRL averages these over micro-batches, we over what they count: equal where a step is one micro-batch.
@@ -71,5 +71,5 @@ fn check(name: &str) {
 
 fn answer(row: &Value) -> UnpairedCompletion {
     let label = row[2].as_bool().expect("good or bad");
-    UnpairedCompletion { prompt_ids: ids(&row[0]), completion_ids: ids(&row[1]), label }
+    UnpairedCompletion { prompt_ids: ids(&row[0]), completion_ids: ids(&row[1]), cut_ids: Vec::new(), label }
 }

@@ -86,7 +86,8 @@ impl TrainingCommand for KtoSettings {
         let good = answers.iter().filter(|answer| answer.label).count();
         eprintln!("{good} good answers, {} bad", answers.len() - good);
         let batch_size = setup.settings.training.per_device_train_batch_size;
-        let reference = precomputed(model, &Kto::pairs(&answers, batch_size), None, batch_size)?;
-        Ok(Kto::new(&answers, batch_size, self.loss.clone(), reference)?)
+        let max_length = self.data.max_length;
+        let reference = precomputed(model, &Kto::pairs(&answers, batch_size, max_length), None, batch_size)?;
+        Ok(Kto::new(&answers, batch_size, max_length, self.loss.clone(), reference)?)
     }
 }

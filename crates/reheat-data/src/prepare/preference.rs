@@ -54,8 +54,10 @@ pub struct RewardPair {
 pub struct UnpairedCompletion {
     /// What is answered.
     pub prompt_ids: Vec<u32>,
-    /// The answer.
+    /// The answer, as far as `max_length` leaves room for it behind the prompt.
     pub completion_ids: Vec<u32>,
+    /// The rest of the answer. It is not learned; behind another prompt there may be room for it.
+    pub cut_ids: Vec<u32>,
     /// Whether it is good.
     pub label: bool,
 }
@@ -76,7 +78,8 @@ fn answered(prompt_ids: &[u32], answer_ids: &[u32]) -> Sequence {
 ///
 /// The prompt is what the ids of the prompt alone share with those of both answers after it; where a row has none of
 /// its own, it is what the answers begin with. Text ends with an end-of-sequence token. A row whose prompt alone fills
-/// `max_length` is left out, and answers are cut at the end.
+/// `max_length` is left out, and answers are cut at the end: here, so that the report counts them, and in TRL when a
+/// batch is made. A model sees the same tokens.
 ///
 /// `progress` is told the number of rows done so far, from the thread that calls.
 ///
@@ -152,13 +155,13 @@ impl<'a> Answers<'a> {
     }
 
     /// The prompt's ids and those of each answer after it, cut at their end, as an item. The prompt ends where it
-    /// diverges from the first answer to do so.
+    /// diverges from the first answer to do so. `item` is given what was cut off, too.
     fn outcome<const N: usize, T>(
         &self,
         prompt: &Turns,
         answers: [Turns; N],
         context: &Context,
-        item: impl FnOnce(Vec<u32>, [Vec<u32>; N]) -> T,
+        item: impl FnOnce(Vec<u32>, [Vec<u32>; N], [Vec<u32>; N]) -> T,
     ) -> Result<Outcome<T>, RowProblem> {
         let mut encoded = Vec::with_capacity(N);
         for answer in answers {
@@ -182,11 +185,11 @@ impl<'a> Answers<'a> {
             return left_out(RowProblem::PromptTooLong { tokens: prompt_len, max_length });
         }
         let mut prompt_ids = Vec::new();
-        let mut answers = [const { Vec::new() }; N];
-        for (answer, encoded) in answers.iter_mut().zip(encoded) {
+        let (mut answers, mut rests) = ([const { Vec::new() }; N], [const { Vec::new() }; N]);
+        for ((answer, rest), encoded) in answers.iter_mut().zip(&mut rests).zip(encoded) {
             let mut ids = encoded.sequence.input_ids;
-            size.tokens_cut += ids.len().saturating_sub(max_length);
-            ids.truncate(max_length);
+            *rest = ids.split_off(ids.len().min(max_length));
+            size.tokens_cut += rest.len();
             size.tokens += ids.len();
             // The first token of a sequence is never predicted.
             size.trained_tokens += ids.len() - prompt_len.max(1).min(ids.len());
@@ -197,7 +200,7 @@ impl<'a> Answers<'a> {
         if size.trained_tokens == 0 {
             return left_out(RowProblem::NothingLearned);
         }
-        Ok(Outcome::Item { item: item(prompt_ids, answers), size })
+        Ok(Outcome::Item { item: item(prompt_ids, answers, rests), size })
     }
 
     pub(super) fn pair(
@@ -206,7 +209,7 @@ impl<'a> Answers<'a> {
         answers: [Turns; 2],
         context: &Context,
     ) -> Result<Outcome<PreferencePair>, RowProblem> {
-        self.outcome(prompt, answers, context, |prompt_ids, [chosen_ids, rejected_ids]| PreferencePair {
+        self.outcome(prompt, answers, context, |prompt_ids, [chosen_ids, rejected_ids], _| PreferencePair {
             prompt_ids,
             chosen_ids,
             rejected_ids,
@@ -220,9 +223,10 @@ impl<'a> Answers<'a> {
         context: &Context,
         label: bool,
     ) -> Result<Outcome<UnpairedCompletion>, RowProblem> {
-        self.outcome(prompt, [completion], context, |prompt_ids, [completion_ids]| UnpairedCompletion {
+        self.outcome(prompt, [completion], context, |prompt_ids, [completion_ids], [cut_ids]| UnpairedCompletion {
             prompt_ids,
             completion_ids,
+            cut_ids,
             label,
         })
     }

@@ -36,28 +36,40 @@ pub struct KtoBatch {
 impl Kto {
     /// Each answer beside the one that stands in for an answer to another prompt, that of the row before it within
     /// blocks of `micro_batch_size` rows: what a reference has to know, `chosen` and `rejected`.
-    pub fn pairs(rows: &[UnpairedCompletion], micro_batch_size: usize) -> Vec<PreferencePair> {
+    ///
+    /// The other answer is cut to what `max_length` leaves behind the prompt that it is given, as in TRL's collator.
+    pub fn pairs(
+        rows: &[UnpairedCompletion],
+        micro_batch_size: usize,
+        max_length: Option<usize>,
+    ) -> Vec<PreferencePair> {
         let of_block = |block: &[UnpairedCompletion]| -> Vec<PreferencePair> {
-            let before = |index: usize| (index + block.len() - 1) % block.len();
-            let pair = |(index, row): (usize, &UnpairedCompletion)| PreferencePair {
-                prompt_ids: row.prompt_ids.clone(),
-                chosen_ids: row.completion_ids.clone(),
-                rejected_ids: block[before(index)].completion_ids.clone(),
+            let before = |index: usize| &block[(index + block.len() - 1) % block.len()];
+            let pair = |(index, row): (usize, &UnpairedCompletion)| {
+                let other = before(index);
+                let room = max_length.map_or(usize::MAX, |max_length| max_length.saturating_sub(row.prompt_ids.len()));
+                PreferencePair {
+                    prompt_ids: row.prompt_ids.clone(),
+                    chosen_ids: row.completion_ids.clone(),
+                    rejected_ids: other.completion_ids.iter().chain(&other.cut_ids).copied().take(room).collect(),
+                }
             };
             block.iter().enumerate().map(pair).collect()
         };
         rows.chunks(micro_batch_size.max(1)).flat_map(of_block).collect()
     }
 
-    /// Training on `rows`, already cut to the length that the model is to see.
+    /// Training on `rows`, already cut to `max_length`, the length that the model is to see.
     ///
-    /// A precomputed `reference` is of [`Self::pairs`] with the same `micro_batch_size`, the one that training uses.
+    /// A precomputed `reference` is of [`Self::pairs`] with the same `micro_batch_size`, the one that training uses,
+    /// and the same `max_length`.
     ///
     /// # Errors
     /// If a setting is out of range (all faults in one error), or the reference is of another number of rows.
     pub fn new(
         rows: &[UnpairedCompletion],
         micro_batch_size: usize,
+        max_length: Option<usize>,
         config: KtoConfig,
         reference: Reference,
     ) -> Result<Self, TrainError> {
@@ -71,7 +83,7 @@ impl Kto {
             return Err(TrainError::Config(faults));
         }
         let labels = rows.iter().map(|row| row.label).collect();
-        Ok(Self { pairs: Self::pairs(rows, micro_batch_size), labels, config, reference })
+        Ok(Self { pairs: Self::pairs(rows, micro_batch_size, max_length), labels, config, reference })
     }
 
     fn settings(&self) -> UnpairedLossSettings {
@@ -214,5 +226,27 @@ impl Method for Kto {
             [chosen, rejected] => measures.with("rewards/margins", chosen - rejected, 1.0),
             _ => measures,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `DataCollatorForUnpairedPreference` of TRL 1.16 with `max_length=5`: prompt and whole answer end to end, and the
+    /// first five ids of them.
+    #[test]
+    fn an_answer_is_cut_behind_the_prompt_that_it_is_given() {
+        let row = |prompt_ids: &[u32], completion_ids: &[u32], cut_ids: &[u32]| UnpairedCompletion {
+            prompt_ids: prompt_ids.to_vec(),
+            completion_ids: completion_ids.to_vec(),
+            cut_ids: cut_ids.to_vec(),
+            label: true,
+        };
+        let rows = [row(&[1, 2, 3], &[4, 5], &[6, 7]), row(&[8], &[9, 10, 11, 12], &[])];
+        let others =
+            |max_length| Kto::pairs(&rows, 2, max_length).into_iter().map(|pair| pair.rejected_ids).collect::<Vec<_>>();
+        assert_eq!(others(Some(5)), [vec![9, 10], vec![4, 5, 6, 7]]);
+        assert_eq!(others(None), [vec![9, 10, 11, 12], vec![4, 5, 6, 7]]);
     }
 }

@@ -74,12 +74,13 @@ impl Record for UnpairedCompletion {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         write_list(out, self.prompt_ids.iter().copied())?;
         write_list(out, self.completion_ids.iter().copied())?;
+        write_list(out, self.cut_ids.iter().copied())?;
         write_value(out, &self.label.into())
     }
 
     fn read(entry: &mut Entry<impl Read>) -> io::Result<Self> {
-        let (prompt_ids, completion_ids) = (entry.list()?, entry.list()?);
-        Ok(Self { prompt_ids, completion_ids, label: entry.value()?.as_bool().ok_or_else(damaged)? })
+        let (prompt_ids, completion_ids, cut_ids) = (entry.list()?, entry.list()?, entry.list()?);
+        Ok(Self { prompt_ids, completion_ids, cut_ids, label: entry.value()?.as_bool().ok_or_else(damaged)? })
     }
 }
 

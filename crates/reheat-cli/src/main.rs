@@ -66,6 +66,7 @@ fn start_logging(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| talk::Talk)
+        .with_ansi(console::colors_enabled_stderr())
         .without_time()
         .with_target(false)
         .init();

@@ -1,8 +1,9 @@
-//! The rows of a dataset to examples: the format of each file is told at its first row.
+//! The rows of a dataset to examples: the format of each file is told at its first rows.
 
 use std::{collections::HashMap, sync::Arc};
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::{
     DataError, Dataset, Detection, Example, Format, OnBadRow, Row, RowId, RowProblem, Rows, detect,
@@ -12,7 +13,7 @@ use crate::{
 /// How rows become examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConversionOptions {
-    /// What the columns mean; told from the first row of each file when absent.
+    /// What the columns mean; told from the first rows of each file when absent.
     pub format: Option<Format>,
     /// The column of plain text. Default `text`.
     pub dataset_text_field: String,
@@ -61,6 +62,13 @@ pub type ConvertedRow = (RowId, Result<Vec<Example>, RowProblem>);
 
 /// Judges a file's format by the row that told it and the first example of that row.
 type Check<'a> = dyn FnMut(&RowId, &Detection, Option<&Example>) -> Result<(), DataError> + 'a;
+
+/// A row with where it is from, or why it can't be read.
+struct Parsed {
+    origin: Origin,
+    id: RowId,
+    row: Result<Row, RowProblem>,
+}
 
 /// Rows of one format: those of a file, in one dataset of a mixture.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -113,19 +121,25 @@ impl Conversion {
             .map(|row| {
                 let part = row.part();
                 let (id, row) = row.parse();
-                (Origin { part, file: id.file().into() }, id, row)
+                Parsed { origin: Origin { part, file: id.file().into() }, id, row }
             })
             .collect();
-        for (origin, id, row) in &mut parsed {
+        for index in 0..parsed.len() {
+            let (Parsed { origin, id, row }, later) = {
+                let (done, later) = parsed.split_at_mut(index + 1);
+                (&mut done[index], later)
+            };
             let Ok(first) = row else { continue };
             look(first);
             if self.converters.contains_key(origin) {
                 continue;
             }
-            match self.tell(id, first) {
-                Ok(detection) => {
+            let later =
+                later.iter().filter(|later| later.origin == *origin).filter_map(|later| later.row.as_ref().ok());
+            match self.tell(id, first, later) {
+                Ok((detection, telling)) => {
                     let converter = Converter::new(&detection, ConvertOptions::default());
-                    let sample = converter.convert(first.clone()).unwrap_or_default();
+                    let sample = converter.convert(telling).unwrap_or_default();
                     check(id, &detection, sample.first())?;
                     self.converters.insert(origin.clone(), converter);
                     self.files.push((id.file().to_owned(), detection));
@@ -135,7 +149,7 @@ impl Conversion {
                 Err(error) => return Err(error),
             }
         }
-        let convert = |(origin, id, row): (Origin, RowId, Result<Row, RowProblem>)| {
+        let convert = |Parsed { origin, id, row }| {
             let converter = self.converters.get(&origin);
             let examples = row.and_then(|row| converter.expect("a row that parses has told the format").convert(row));
             (id, examples)
@@ -143,7 +157,33 @@ impl Conversion {
         Ok(parsed.into_par_iter().map(convert).collect())
     }
 
-    fn tell(&self, id: &RowId, row: &Row) -> Result<Detection, DataError> {
+    /// The format of rows that begin with `first`, and the row that told it.
+    ///
+    /// The first row may be the one that lacks something. Where it alone fits no format, or there is a prompt and no
+    /// answer in it, what it lacks is looked for in the rows after it.
+    fn tell<'r>(
+        &self,
+        id: &RowId,
+        first: &Row,
+        later: impl Iterator<Item = &'r Row>,
+    ) -> Result<(Detection, Row), DataError> {
+        let told = self.tell_by(id, first);
+        let may_lack = match &told {
+            Ok(Detection { format, .. }) => {
+                self.options.format.is_some() || (*format == Format::PromptOnly && !self.without_answers)
+            }
+            Err(error) => matches!(error, DataError::Row { .. }),
+        };
+        if may_lack {
+            let whole = completed(first, later);
+            if let Ok(detection) = self.tell_by(id, &whole) {
+                return Ok((detection, whole));
+            }
+        }
+        told.map(|detection| (detection, first.clone()))
+    }
+
+    fn tell_by(&self, id: &RowId, row: &Row) -> Result<Detection, DataError> {
         let text_column = &self.options.dataset_text_field;
         let detection = match self.options.format {
             Some(format) => Detection::given(format, row, text_column),
@@ -173,4 +213,16 @@ impl Conversion {
     pub fn num_not_sampled(&self) -> u64 {
         self.rows.num_not_sampled()
     }
+}
+
+/// A row with values of later rows in the columns that it lacks, or that have nothing in them.
+fn completed<'r>(row: &Row, later: impl Iterator<Item = &'r Row>) -> Row {
+    let holds_nothing = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let mut whole = row.clone();
+    for (column, value) in later.flatten() {
+        if whole.get(column).is_none_or(holds_nothing) && !holds_nothing(value) {
+            whole.insert(column.clone(), value.clone());
+        }
+    }
+    whole
 }

@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use reheat_chat::ChatError;
 use reheat_tokenizer::TokenizerError;
 
-use crate::{Format, RowId};
+use crate::{Dataset, Format, RowId};
 
 /// What can go wrong between a dataset's files and its batches.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum DataError {
         /// The directory.
         path: PathBuf,
     },
-    /// A file can't be read, or its compressed data is damaged.
+    /// A file can't be read.
     #[error("cannot read `{}`", .path.display())]
     Read {
         /// The file.
@@ -224,7 +224,20 @@ impl DataError {
 
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Read { path, source }
+        move |source| match source.kind() {
+            // Only decompressors give this kind.
+            io::ErrorKind::InvalidData => Self::Damaged { path, kind: "compressed data", reason: source.to_string() },
+            _ => Self::Read { path, source },
+        }
+    }
+
+    /// No row of a dataset was read: it has none, or its filter keeps none.
+    pub(crate) fn no_rows(dataset: &Dataset, filtered: u64) -> Self {
+        let files = dataset.name().to_owned();
+        match filtered {
+            0 => Self::Empty { files },
+            rows => Self::NothingLeft { rows, files, reasons: format!("{rows} left out by the filter") },
+        }
     }
 }
 

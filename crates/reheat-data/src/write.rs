@@ -67,12 +67,11 @@ pub fn convert(
         report.write_rejected(dataset, rejected)?;
     }
     if report.examples == 0 {
-        let files = dataset.name().to_owned();
         return Err(match report.skipped_rows.first() {
-            None => DataError::Empty { files },
+            None => DataError::no_rows(dataset, report.filtered),
             Some(first) => {
                 let reasons = format!("{}: {}", first.row, first.problem);
-                DataError::NothingLeft { rows: report.rows, files, reasons }
+                DataError::NothingLeft { rows: report.rows, files: dataset.name().to_owned(), reasons }
             }
         });
     }

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use reheat_data::{
     Conversion, ConversionOptions, ConvertOptions, ConvertTo, DataError, Dataset, DatasetSpec, Example, Format,
-    OnBadRow, Row, convert, inspect,
+    OnBadRow, Row, RowProblem, convert, inspect,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -185,6 +185,75 @@ fn rows_that_fit_several_formats_are_described_all_the_same() {
     let options = ConversionOptions { format: Some(Format::Text), ..ConversionOptions::default() };
     let found = inspect(&open(&path), None, &options, &mut |_| {}).unwrap();
     assert_eq!((found.files[0].format, found.problem), (Format::Text, None));
+}
+
+/// The first row may be the one in which something is null, missing or empty.
+#[test]
+fn a_first_row_that_lacks_something_does_not_decide() {
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+    for (first, second, format, problem) in [
+        (
+            json!({"prompt": "a", "completion": null}),
+            json!({"prompt": "a", "completion": "b"}),
+            Format::PromptCompletion,
+            "`completion` is empty",
+        ),
+        (
+            json!({"prompt": "a"}),
+            json!({"prompt": "a", "chosen": "b", "rejected": "c"}),
+            Format::Preference,
+            "column `chosen` is missing, the row has `prompt`",
+        ),
+        (
+            json!({"question": "a", "answer": null}),
+            json!({"question": "a", "answer": 4}),
+            Format::QuestionAnswer,
+            "`answer` is empty",
+        ),
+        (json!({"messages": []}), json!({"messages": turns}), Format::Messages, "`messages` is empty"),
+    ] {
+        let (_folder, path) = written(&[first, second.clone(), second]);
+        let mut conversion = Conversion::new(&open(&path), ConversionOptions::default());
+        let mut rows = conversion.next_chunk().unwrap();
+        assert_eq!(conversion.files()[0].1.format, format);
+        assert!(rows.drain(1..).all(|(_, examples)| examples.is_ok_and(|examples| examples.len() == 1)), "{format}");
+        assert_eq!(rows[0].1.as_ref().unwrap_err().to_string(), problem);
+    }
+}
+
+/// A float in its place would print as another number.
+#[test]
+fn integers_beyond_64_bits_in_json_text_are_bad_rows() {
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "[99999999999999999999]"}]);
+    let tool = |default: &str| format!(r#"[{{"name": "f", "parameters": {{"default": {default}}}}}]"#);
+    let call = |argument: &str| {
+        let function = json!({"name": "f", "arguments": format!(r#"{{"n": {argument}}}"#)});
+        json!([{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}])
+    };
+    let (fits, wide) = ("18446744073709551615", "18446744073709551616");
+    let (_folder, path) = written(&[
+        json!({"messages": turns, "tools": tool(fits)}),
+        json!({"messages": turns, "tools": tool(wide)}),
+        json!({"messages": call(fits)}),
+        json!({"messages": call(wide)}),
+        json!({"messages": turns.to_string()}),
+    ]);
+    let mut conversion = Conversion::new(&open(&path), ConversionOptions::default());
+    let problem = |row: (_, Result<_, RowProblem>)| row.1.err().map(|problem| problem.to_string());
+    let problems: Vec<_> = conversion.next_chunk().unwrap().into_iter().map(problem).collect();
+    let beyond = Some("the integer 18446744073709551616 is beyond 64 bits".to_owned());
+    assert_eq!(problems, [None, beyond.clone(), None, beyond, None]);
+}
+
+/// That everything was left out is another finding than that there was nothing.
+#[test]
+fn a_filter_that_keeps_nothing_is_told() {
+    let (_folder, path) = written(&[json!({"text": "a"}), json!({"text": "b"})]);
+    let spec = DatasetSpec { filter: Some("text = 'c'".into()), ..DatasetSpec::new(path.to_string_lossy()) };
+    let dataset = Dataset::open(&spec.into()).unwrap();
+    let to = ConvertTo::File(path.with_extension("out.jsonl"));
+    let error = convert(&dataset, to, &ConvertOptions::default(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.ends_with("can be used: 2 left out by the filter"), "{error}");
 }
 
 #[test]

@@ -84,6 +84,10 @@ fn files_patterns_and_folders_are_named_alike() {
         Err(format!("dataset `{}` does not exist", folder.path("c")))
             .map_err(|text| { text.replace(&format!("{}/", folder.0.path().display()), "") })
     );
+    assert_eq!(
+        folder.ids("b.json[1]"),
+        Err("split `b.json[1]`: `[1]` lacks the `:` of a slice, expected one such as `[:1000]`".to_owned())
+    );
     folder.write("empty/x.bin", b"");
     assert_eq!(folder.ids("empty"), Err("`empty` holds no data files".to_owned()));
 }

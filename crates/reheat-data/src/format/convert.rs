@@ -223,7 +223,7 @@ fn context(row: &mut Row) -> Result<Context, RowProblem> {
     };
     let mut tools = list(row, "tools")?;
     for tool in tools.iter_mut().flatten() {
-        *tool = value::from_json_text(tool.take());
+        *tool = value::from_json_text(tool.take())?;
         // A bare function, as ShareGPT and older OpenAI files have it.
         if let Value::Object(function) = tool
             && function.contains_key("name")
@@ -232,11 +232,12 @@ fn context(row: &mut Row) -> Result<Context, RowProblem> {
             *tool = serde_json::json!({"type": "function", "function": function});
         }
     }
-    let template_kwargs = match value::take_optional(row, "chat_template_kwargs").map(value::from_json_text) {
-        None => Row::new(),
-        Some(Value::Object(kwargs)) => kwargs,
-        Some(other) => return Err(value::wrong("chat_template_kwargs", "an object", &other)),
-    };
+    let template_kwargs =
+        match value::take_optional(row, "chat_template_kwargs").map(value::from_json_text).transpose()? {
+            None => Row::new(),
+            Some(Value::Object(kwargs)) => kwargs,
+            Some(other) => return Err(value::wrong("chat_template_kwargs", "an object", &other)),
+        };
     // `documents` is also what other datasets call the source of a question; only lists of objects are meant here.
     let documents = match row.get("documents") {
         Some(Value::Array(items)) if items.iter().all(Value::is_object) => list(row, "documents")?,

@@ -41,7 +41,7 @@ pub(super) fn messages(
     spelling: Spelling,
     extra_roles: &[String],
 ) -> Result<Messages, RowProblem> {
-    let (items, single) = match from_json_text(value) {
+    let (items, single) = match from_json_text(value)? {
         Value::Array(items) => (items, false),
         item @ Value::Object(_) => (vec![item], true),
         other => return Err(wrong(field, "a list of messages", &other)),
@@ -53,7 +53,7 @@ pub(super) fn messages(
     let mut messages = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         let field = if single { field.to_owned() } else { format!("{field}[{index}]") };
-        let Value::Object(mut message) = from_json_text(item) else {
+        let Value::Object(mut message) = from_json_text(item)? else {
             return Err(RowProblem::WrongType {
                 field,
                 expected: "a message with `role` and `content`",
@@ -120,12 +120,12 @@ fn openai_message(mut message: Message, field: &str, extra_roles: &[String]) -> 
         add_tool_calls(&mut message, tool_calls(call, &format!("{field}.function_call"))?);
     }
     if let Some(calls) = message.get_mut("tool_calls") {
-        *calls = from_json_text(calls.take());
+        *calls = from_json_text(calls.take())?;
         match calls {
             Value::Array(calls) if calls.is_empty() => {
                 message.shift_remove("tool_calls");
             }
-            Value::Array(calls) => calls.iter_mut().for_each(parse_arguments),
+            Value::Array(calls) => calls.iter_mut().try_for_each(parse_arguments)?,
             other => return Err(wrong(format!("{field}.tool_calls"), "a list", other)),
         }
     }
@@ -269,7 +269,7 @@ fn unknown_role(role: &str) -> RowProblem {
 
 /// One call or a list of calls, as objects or as JSON text, to the form that templates read.
 fn tool_calls(value: Value, field: &str) -> Result<Vec<Value>, RowProblem> {
-    let calls = match from_json_text(value) {
+    let calls = match from_json_text(value)? {
         Value::Array(calls) => calls,
         call @ Value::Object(_) => vec![call],
         other => return Err(wrong(field, "the JSON of a tool call", &other)),
@@ -277,7 +277,7 @@ fn tool_calls(value: Value, field: &str) -> Result<Vec<Value>, RowProblem> {
     calls
         .into_iter()
         .map(|mut call| {
-            parse_arguments(&mut call);
+            parse_arguments(&mut call)?;
             match call {
                 Value::Object(call) if call.contains_key("function") => Ok(Value::Object(call)),
                 Value::Object(call) if call.contains_key("name") => Ok(json!({"type": "function", "function": call})),
@@ -289,19 +289,20 @@ fn tool_calls(value: Value, field: &str) -> Result<Vec<Value>, RowProblem> {
 
 /// OpenAI writes arguments as JSON in a string; templates print what they are given, so a string would be quoted a
 /// second time.
-fn parse_arguments(call: &mut Value) {
+fn parse_arguments(call: &mut Value) -> Result<(), RowProblem> {
     let function = match call.get("function") {
         Some(_) => call.get_mut("function"),
         None => Some(call),
     };
     if let Some(arguments) = function.and_then(|function| function.get_mut("arguments")) {
-        let parsed = from_json_text(arguments.take());
+        let parsed = from_json_text(arguments.take())?;
         *arguments = match parsed {
             // `arguments` of a call without any.
             Value::String(text) if text.trim().is_empty() => json!({}),
             other => other,
         };
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+use reheat_chat::wide_integer;
 use serde_json::Value;
 
 use crate::{
@@ -58,25 +59,32 @@ pub(super) fn text(value: Value, field: &str) -> Result<String, RowProblem> {
 }
 
 /// A list or object that may have been written as JSON in a string, as CSV has to and Parquet often does.
-pub(super) fn from_json_text(value: Value) -> Value {
-    match &value {
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
-        _ => value,
+///
+/// # Errors
+/// If an integer in it would lose digits.
+pub(super) fn from_json_text(value: Value) -> Result<Value, RowProblem> {
+    let Value::String(text) = &value else { return Ok(value) };
+    match written_in(text) {
+        None => Ok(value),
+        Some(parsed) => match wide_integer(text) {
+            Some(integer) => Err(RowProblem::WideInteger { integer: integer.to_owned() }),
+            None => Ok(parsed),
+        },
     }
 }
 
 /// As [`from_json_text`], for looking only.
 pub(super) fn seen_through_json_text(value: &Value) -> Cow<'_, Value> {
-    match value {
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
-            serde_json::from_str(text).map_or(Cow::Borrowed(value), Cow::Owned)
-        }
-        _ => Cow::Borrowed(value),
-    }
+    value.as_str().and_then(written_in).map_or(Cow::Borrowed(value), Cow::Owned)
+}
+
+/// The list or object that a text is the JSON of.
+fn written_in(text: &str) -> Option<Value> {
+    text.trim_start().starts_with(['[', '{']).then(|| serde_json::from_str(text).ok())?
 }
 
 pub(super) fn list(value: Value, field: &str) -> Result<Vec<Value>, RowProblem> {
-    match from_json_text(value) {
+    match from_json_text(value)? {
         Value::Array(items) => Ok(items),
         other => Err(wrong(field, "a list", &other)),
     }

@@ -22,7 +22,7 @@ use super::{PrepareOptions, Prepared, Report, SkippedRow, pipeline::Recipe};
 use crate::{DataError, Dataset, Detection, Format, RowId};
 
 /// Changes with what is written, so that entries of other versions are never read.
-const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 3");
+const VERSION: &str = concat!("reheat-data ", env!("CARGO_PKG_VERSION"), " cache 4");
 const DIGEST_BYTES: u64 = 32;
 
 /// The file in which the cache keeps, or will keep, what a recipe makes of a dataset. `None` where there is no cache,
@@ -62,7 +62,10 @@ pub(super) fn load<T: Record>(path: &Path) -> Result<Option<Prepared<T>>, DataEr
         Err(source) => return Err(failed(source)),
     };
     match decode(&file) {
-        Ok(prepared) => Ok(Some(prepared)),
+        Ok(prepared) => {
+            tracing::info!("the tokenised rows are those kept in `{}`", path.display());
+            Ok(Some(prepared))
+        }
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
             tracing::warn!("the cached rows in `{}` are damaged and made again", path.display());
             Ok(None)
@@ -86,7 +89,9 @@ pub(super) fn store<T: Record>(path: &Path, prepared: &Prepared<T>) -> Result<()
         file.sync_all()?;
         fs::rename(&partial, path)
     };
-    write().map_err(failed)
+    write().map_err(failed)?;
+    tracing::info!("the tokenised rows are kept in `{}`", path.display());
+    Ok(())
 }
 
 /// A file, and the digest of what was written to it.

@@ -93,6 +93,11 @@ impl<'a, R: Recipe> Pipeline<'a, R> {
         Self { recipe, conversion: R::conversion(dataset, options), tools }
     }
 
+    /// Rows that the dataset's filter left out so far.
+    pub(super) fn num_filtered(&self) -> u64 {
+        self.conversion.num_filtered()
+    }
+
     /// What the next rows became; nothing at the end.
     pub(super) fn next_chunk(&mut self) -> Result<Vec<Row<R::Item>>, DataError> {
         let (recipe, tools) = (self.recipe, self.tools);

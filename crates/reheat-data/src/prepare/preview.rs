@@ -57,7 +57,7 @@ pub fn preview(
         previewed.extend(rows.into_iter().take(count - previewed.len()).map(|(id, outcomes)| shown(id, outcomes)));
     }
     if previewed.is_empty() && count > 0 {
-        return Err(DataError::Empty { files: dataset.name().to_owned() });
+        return Err(DataError::no_rows(dataset, pipeline.num_filtered()));
     }
     Ok(previewed)
 }
@@ -147,7 +147,7 @@ pub fn lengths(
     let Some(all) = &tokens else {
         return Err(match first_bad_row {
             Some(reasons) => DataError::NothingLeft { rows, files: dataset.name().to_owned(), reasons },
-            None => DataError::Empty { files: dataset.name().to_owned() },
+            None => DataError::no_rows(dataset, pipeline.num_filtered()),
         });
     };
     let limit = options.max_length.and_then(|length| u32::try_from(length).ok()).unwrap_or(u32::MAX);

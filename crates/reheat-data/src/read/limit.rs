@@ -43,7 +43,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Fails when the output of a decompressor grows out of proportion to its input.
+/// The output of a decompressor. What fails is of the kind `InvalidData`, unless the system says why; so does output
+/// that grows out of proportion to its input.
 pub(super) struct ExpansionGuard<R> {
     inner: R,
     input_bytes: Arc<AtomicU64>,
@@ -58,7 +59,7 @@ impl<R> ExpansionGuard<R> {
 
 impl<R: Read> Read for ExpansionGuard<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = self.inner.read(buffer).map_err(damaged)?;
         self.output_bytes += read as u64;
         let input_bytes = self.input_bytes.load(Ordering::Relaxed);
         if !may_grow(input_bytes, self.output_bytes) {
@@ -72,6 +73,11 @@ impl<R: Read> Read for ExpansionGuard<R> {
         }
         Ok(read)
     }
+}
+
+/// What a decompressor says of its data comes in several kinds.
+fn damaged(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() { error } else { io::Error::new(io::ErrorKind::InvalidData, error.to_string()) }
 }
 
 #[cfg(test)]

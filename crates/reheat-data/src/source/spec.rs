@@ -203,7 +203,16 @@ fn named_files(text: &str) -> Result<Vec<PathBuf>, DataError> {
     if files.iter().any(|file| layout::is_data_file(file)) {
         files.retain(|file| layout::is_data_file(file));
     }
-    if files.is_empty() { Err(DataError::NotFound { path: text.to_owned() }) } else { Ok(files) }
+    if files.is_empty() { Err(not_found(text)) } else { Ok(files) }
+}
+
+/// That nothing is there, or that what stands behind a name that exists is no slice.
+fn not_found(text: &str) -> DataError {
+    let misspelt = text.rfind('[').filter(|&bracket| Path::new(&text[..bracket]).exists());
+    match misspelt.map(|bracket| split::slice_fault(&text[bracket..])) {
+        Some(Some(reason)) => DataError::Setting { setting: "split", value: text.to_owned(), reason },
+        _ => DataError::NotFound { path: text.to_owned() },
+    }
 }
 
 /// The files that match a pattern, in order.

@@ -154,6 +154,11 @@ impl fmt::Display for SplitExpr {
     }
 }
 
+/// Why a text in brackets is no slice; `None` where it is one.
+pub(crate) fn slice_fault(text: &str) -> Option<String> {
+    Slice::parse(text).err()
+}
+
 /// Cuts `path:train[:1000]` and `path[:1000]` into the path and its split; `None` where nothing can be cut off.
 ///
 /// Only what reads as a split is cut off, and the caller has made sure that no file has the whole name. `path[:1000]`

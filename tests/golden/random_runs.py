@@ -1,4 +1,4 @@
-"""Runs of TRL's DPOTrainer, GRPOTrainer and RLOOTrainer with settings drawn at random, for a comparison by hand.
+"""Runs of TRL's DPOTrainer, KTOTrainer, GRPOTrainer and RLOOTrainer with settings drawn at random, for a comparison by hand.
 
     python random_runs.py SEED COUNT FILE
     REHEAT_RANDOM_RUNS=FILE cargo test --release --test parity random_runs
@@ -13,6 +13,7 @@ import sys
 # First, since it keeps the libraries offline.
 import dpo
 import grpo
+import kto
 from reference import provenance
 
 import trl
@@ -74,6 +75,15 @@ DPO = {
     "gradient_accumulation_steps": (0.3, [2]),
     "num_train_epochs": (0.3, [1]),
 }
+KTO = {
+    **SHARED,
+    "beta": (0.7, [0.05, 0.3, 1.0]),
+    "loss_type": (0.3, ["apo_zero_unpaired"]),
+    "desirable_weight": (0.4, [0.5, 2.0]),
+    "undesirable_weight": (0.4, [0.5, 1.33]),
+    "per_device_train_batch_size": (0.5, [2, 3, 8]),
+    "gradient_accumulation_steps": (0.3, [2]),
+}
 
 
 def rollout_run(rng, own):
@@ -81,19 +91,31 @@ def rollout_run(rng, own):
     settings = {**rng.choice(LAYOUTS), **options(rng, ROLLOUTS), **options(rng, own)}
     if len(rewards) > 1 and rng.random() < 0.6:
         settings["reward_weights"] = [rng.choice([0.2, 1.0, -0.5, 2.0]) for _ in rewards]
-    if settings.get("beta") and rng.random() < 0.3:
-        share = rng.choice([0.3, 0.9])
-        settings.update(sync_ref_model=True, ref_model_sync_steps=rng.choice([1, 2]), ref_model_mixup_alpha=share)
+    if settings.get("beta"):
+        follow(rng, settings)
     if settings.get("entropy_coef", 0) > 0 and rng.random() < 0.5:
         target = rng.choice([5.4, 5.6])
         settings.update(use_adaptive_entropy=True, entropy_target=target, entropy_coef_delta=0.01)
     return rewards, settings
 
 
+def follow(rng, settings):
+    """Sometimes lets the reference follow the policy."""
+    if rng.random() < 0.3:
+        share = rng.choice([0.3, 0.9])
+        settings.update(sync_ref_model=True, ref_model_sync_steps=rng.choice([1, 2]), ref_model_mixup_alpha=share)
+
+
+def kto_run(rng):
+    settings = {**kto.COMMON, **options(rng, KTO)}
+    return {"settings": settings, **kto.run(settings)}
+
+
 def dpo_run(rng):
     settings = {**dpo.COMMON, "loss_type": rng.sample(dpo.LOSS_TYPES, rng.choice([1, 1, 2])), **options(rng, DPO)}
     if len(settings["loss_type"]) > 1:
         settings["loss_weights"] = [rng.choice([0.3, 1.0, 2.0]) for _ in settings["loss_type"]]
+    follow(rng, settings)
     rows = rng.choice(["text", "text", "conversations"])
     return {"settings": settings, **dpo.run(rows, settings)}
 
@@ -119,9 +141,10 @@ def main():
         "prompts": grpo.PROMPTS,
         "completions": grpo.COMPLETIONS,
         "rewards": grpo.REWARDS,
-        "metrics": dpo.METRICS,
+        "metrics": {"dpo": dpo.METRICS, "kto": kto.METRICS},
         "grpo": [attempt(lambda: run(trl.GRPOTrainer, trl.GRPOConfig, GRPO)) for _ in range(count)],
         "rloo": [attempt(lambda: run(trl.RLOOTrainer, trl.RLOOConfig, RLOO)) for _ in range(count // 2)],
+        "kto": [attempt(lambda: kto_run(rng)) for _ in range(count // 2)],
         "dpo": [attempt(lambda: dpo_run(rng)) for _ in range(count)],
     }
     with open(path, "w", encoding="utf-8") as file:

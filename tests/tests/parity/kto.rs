@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use reheat_data::UnpairedCompletion;
 use reheat_model::Qwen2;
-use reheat_tests::{assert_probe, assert_trajectory, fixture, golden, ids, is_of_the_loop, training_config};
+use reheat_tests::{assert_probe, assert_trajectory, fixture, for_random_runs, golden, ids, is_of_the_loop, training_config};
 use reheat_train::{Kto, KtoConfig, NoCallback, Reference, Trainer, precompute_reference};
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,16 @@ fn accumulated_answers() {
 /// Runs a case with both kinds of reference and compares it with TRL step by step.
 fn check(name: &str) {
     let golden = golden("kto");
-    let case = &golden["runs"][name];
+    check_case(name, &golden, &golden["metrics"], &golden["runs"][name]);
+}
+
+/// What `tests/golden/random_runs.py` made, if it is named.
+#[test]
+fn random_runs() {
+    for_random_runs("kto", |name, golden, case| check_case(name, golden, &golden["metrics"]["kto"], case));
+}
+
+fn check_case(name: &str, golden: &Value, metrics: &Value, case: &Value) {
     let settings = case["settings"].as_object().expect("settings by name");
     let part = |of_the_loop: bool| -> Map<String, Value> {
         let own = settings.iter().filter(|(key, _)| {
@@ -52,8 +61,9 @@ fn check(name: &str) {
         let mut trainer = Trainer::new(load(), kto, training.clone()).expect("good rows");
         trainer.train(&mut NoCallback).expect("nothing stops the run");
         // TRL averages these over micro-batches, we over what they count: equal where a step is one micro-batch.
-        let departures: &[&str] = match name {
-            "accumulated" => &[
+        let departures: &[&str] = match training.gradient_accumulation_steps {
+            1 => &[],
+            _ => &[
                 "entropy",
                 "logits/chosen",
                 "logits/rejected",
@@ -62,9 +72,8 @@ fn check(name: &str) {
                 "logps/chosen",
                 "logps/rejected",
             ],
-            _ => &[],
         };
-        assert_trajectory(name, trainer.log_history(), &golden["metrics"], &case["steps"], departures);
+        assert_trajectory(name, trainer.log_history(), metrics, &case["steps"], departures);
         assert_probe(name, trainer.model(), &golden["probe_ids"], &case["probe_logits"]);
     }
 }

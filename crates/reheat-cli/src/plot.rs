@@ -5,6 +5,7 @@ mod terminal; // a curve in braille dots, a bar in blocks
 mod curves;
 mod bars; // bars as small multiples
 mod histogram;
+mod lettering; // text that the font has
 mod figure; // SVG and PNG files
 
 pub(crate) use self::{

@@ -4,7 +4,7 @@ use plotters::{
     backend::DrawingBackend,
     chart::ChartBuilder,
     coord::Shift,
-    drawing::{DrawingArea, DrawingAreaErrorKind},
+    drawing::DrawingArea,
     element::{Rectangle, Text},
     prelude::{IntoSegmentedCoord, SegmentValue},
     style::{
@@ -13,7 +13,12 @@ use plotters::{
     },
 };
 
-use super::{COLOURS, Figure, figure::Drawing, scale::Scale};
+use super::{
+    COLOURS, Figure,
+    figure::{Drawing, Drawn},
+    lettering::Lettering,
+    scale::Scale,
+};
 
 /// Panels that share their axes.
 #[derive(Debug, Clone)]
@@ -83,18 +88,25 @@ impl BarChart {
         if self.num_series() > 1 { LEGEND_HEIGHT } else { 0 }
     }
 
-    fn draw_legend<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
+    fn draw_legend<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B> {
         let mut x = 20;
         for (index, name) in self.legend.iter().enumerate() {
             area.draw(&Rectangle::new([(x, 10), (x + 14, 24)], colour(index).filled()))?;
             let style = ("sans-serif", 15).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+            let name = lettering.of(name);
             area.draw(&Text::new(name.clone(), (x + 20, 17), style))?;
             x += 48 + 9 * name.chars().count() as i32;
         }
         Ok(())
     }
 
-    fn draw_panel<B: DrawingBackend>(&self, panel: &BarPanel, scale: &Scale, area: &DrawingArea<B, Shift>) -> Drawn<B> {
+    fn draw_panel<B: DrawingBackend>(
+        &self,
+        panel: &BarPanel,
+        scale: &Scale,
+        area: &DrawingArea<B, Shift>,
+        lettering: Lettering,
+    ) -> Drawn<B> {
         let count = panel.bars.len();
         // The axis grows upwards and the first bar is the top one.
         let row = |index: i32| count.checked_sub(1 + index as usize).map(|index| &panel.bars[index]);
@@ -102,7 +114,7 @@ impl BarChart {
         builder
             .margin(10)
             .margin_right(24)
-            .caption(end_of(&panel.title, TITLE), ("sans-serif", 17).into_font())
+            .caption(end_of(&lettering.of(&panel.title), TITLE), ("sans-serif", 17).into_font())
             .x_label_area_size(42)
             .y_label_area_size(LABELS.0);
         let rows = (0..count.max(1) as i32 - 1).into_segmented();
@@ -117,8 +129,8 @@ impl BarChart {
             .x_label_formatter(&|value| scale.label(*value))
             .y_label_formatter(&|value| match value {
                 SegmentValue::CenterOf(index) => {
-                    let label = row(*index).map(|bar| console::truncate_str(&bar.label, LABELS.1, "…"));
-                    label.unwrap_or_default().into_owned()
+                    let label = row(*index).map(|bar| lettering.of(&bar.label)).unwrap_or_default();
+                    console::truncate_str(&label, LABELS.1, "…").into_owned()
                 }
                 _ => String::new(),
             })
@@ -156,21 +168,19 @@ impl Drawing for BarChart {
         ((self.columns() * PANEL_WIDTH) as u32, (self.rows() * panel_height + self.legend_height()) as u32)
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B> {
         let values = self.panels.iter().flat_map(|panel| panel.bars.iter().flat_map(|bar| bar.values.iter().copied()));
         let scale = Scale::around(values.chain([0.0]), 4);
         let (legend, body) = area.split_vertically(self.legend_height() as u32);
         if self.legend_height() > 0 {
-            self.draw_legend(&legend)?;
+            self.draw_legend(&legend, lettering)?;
         }
         for (panel, area) in self.panels.iter().zip(body.split_evenly((self.rows(), self.columns()))) {
-            self.draw_panel(panel, &scale, &area)?;
+            self.draw_panel(panel, &scale, &area, lettering)?;
         }
         Ok(())
     }
 }
-
-type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]

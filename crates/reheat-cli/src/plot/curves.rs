@@ -4,14 +4,19 @@ use plotters::{
     backend::DrawingBackend,
     chart::{ChartBuilder, SeriesLabelPosition},
     coord::Shift,
-    drawing::{DrawingArea, DrawingAreaErrorKind},
+    drawing::DrawingArea,
     element::PathElement,
     prelude::LineSeries,
     series::DashedLineSeries,
     style::{BLACK, Color, IntoFont, WHITE},
 };
 
-use super::{COLOURS, Figure, Series, figure::Drawing, scale::Scale};
+use super::{
+    COLOURS, Figure, Series,
+    figure::{Drawing, Drawn},
+    lettering::Lettering,
+    scale::Scale,
+};
 
 /// One diagram.
 #[derive(Debug, Clone)]
@@ -39,22 +44,19 @@ impl Drawing for Panels<'_> {
         (PANEL.0, PANEL.1 * self.0.len().max(1) as u32)
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B> {
         let areas = area.split_evenly((self.0.len().max(1), 1));
-        self.0.iter().zip(&areas).try_for_each(|(panel, area)| draw(panel, area))
+        self.0.iter().zip(&areas).try_for_each(|(panel, area)| draw(panel, area, lettering))
     }
 }
 
-fn draw<B: DrawingBackend>(
-    panel: &Panel,
-    area: &DrawingArea<B, Shift>,
-) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+fn draw<B: DrawingBackend>(panel: &Panel, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B> {
     let points = || panel.series.iter().flat_map(Series::finite);
     let x = Scale::exact(points().map(|point| point.0), 8);
     let y = Scale::around(points().map(|point| point.1), 5);
     let mut chart = ChartBuilder::on(area)
         .margin(16)
-        .caption(&panel.title, ("sans-serif", 20).into_font())
+        .caption(lettering.of(&panel.title), ("sans-serif", 20).into_font())
         .x_label_area_size(44)
         .y_label_area_size(72)
         .build_cartesian_2d(x.low..x.high, y.low..y.high)?;
@@ -79,7 +81,7 @@ fn draw<B: DrawingBackend>(
             // Apart without colour as well.
             chart.draw_series(DashedLineSeries::new(series.finite(), 8, 4, style))?
         };
-        drawn.label(&series.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        drawn.label(lettering.of(&series.name)).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
     }
     if panel.series.len() > 1 {
         chart

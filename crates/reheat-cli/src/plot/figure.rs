@@ -14,6 +14,7 @@ use plotters::{
     style::{FontStyle, WHITE, register_font},
 };
 
+use super::lettering::Lettering;
 use crate::fault::Fault;
 
 /// Something that can be drawn.
@@ -21,9 +22,12 @@ pub(super) trait Drawing {
     /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
 
-    /// Draws on a white area of that size.
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
+    /// Draws on a white area of that size, with texts that may hold any character as `lettering` has them.
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B>;
 }
+
+/// Whether it could be drawn.
+pub(super) type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 /// The file that a plot goes to; its extension says the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,22 +101,30 @@ fn bring_font() {
 
 fn svg(drawing: &impl Drawing) -> anyhow::Result<Vec<u8>> {
     let mut text = String::new();
-    draw_on(&SVGBackend::with_string(&mut text, drawing.size()).into_drawing_area(), drawing)?;
+    draw_on(&SVGBackend::with_string(&mut text, drawing.size()).into_drawing_area(), drawing, Lettering::Viewer)?;
     Ok(text.into_bytes())
 }
 
 fn png(drawing: &impl Drawing) -> anyhow::Result<Vec<u8>> {
     let (width, height) = drawing.size();
     let mut pixels = vec![0; width as usize * height as usize * 3];
-    draw_on(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area(), drawing)?;
+    draw_on(
+        &BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area(),
+        drawing,
+        Lettering::Bundled,
+    )?;
     Ok(encode_png(width, height, &pixels)?)
 }
 
-fn draw_on<B: DrawingBackend>(area: &DrawingArea<B, Shift>, drawing: &impl Drawing) -> anyhow::Result<()> {
+fn draw_on<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    drawing: &impl Drawing,
+    lettering: Lettering,
+) -> anyhow::Result<()> {
     // The backend's error can't leave the function: it may borrow.
     let plain = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow::anyhow!("cannot draw a plot: {error}");
     area.fill(&WHITE).map_err(plain)?;
-    drawing.draw(area).map_err(plain)?;
+    drawing.draw(area, lettering).map_err(plain)?;
     area.present().map_err(plain)
 }
 

@@ -5,12 +5,18 @@ use plotters::{
     backend::DrawingBackend,
     chart::ChartBuilder,
     coord::Shift,
-    drawing::{DrawingArea, DrawingAreaErrorKind},
+    drawing::DrawingArea,
     element::{PathElement, Rectangle},
     style::{BLACK, Color, IntoFont, WHITE},
 };
 
-use super::{COLOURS, Figure, figure::Drawing, scale::Scale, terminal::bar};
+use super::{
+    COLOURS, Figure,
+    figure::{Drawing, Drawn},
+    lettering::Lettering,
+    scale::Scale,
+    terminal::bar,
+};
 
 /// Rows of a histogram in the terminal.
 const TERMINAL_ROWS: usize = 16;
@@ -107,7 +113,7 @@ impl Drawing for Labelled<'_> {
         SIZE
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, lettering: Lettering) -> Drawn<B> {
         let bins = &self.histogram.bins;
         let limit = self.histogram.limit as f64;
         let ends = [bins.first().map_or(0, |bin| bin.from) as f64, bins.last().map_or(1, |bin| bin.to) as f64];
@@ -116,7 +122,7 @@ impl Drawing for Labelled<'_> {
         let y = Scale::around([0.0, most].into_iter(), 5);
         let mut chart = ChartBuilder::on(area)
             .margin(16)
-            .caption(console::truncate_str(self.title, 72, "…"), ("sans-serif", 20).into_font())
+            .caption(console::truncate_str(&lettering.of(self.title), 72, "…"), ("sans-serif", 20).into_font())
             .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(x.low..x.high, y.low..y.high)?;

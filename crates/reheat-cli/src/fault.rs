@@ -16,6 +16,7 @@ use console::style;
 
 use crate::{
     dashboard,
+    painted::harmless,
     settings::{Foreign, foreign},
 };
 
@@ -147,7 +148,8 @@ impl Description {
         let mut hints: Vec<String> = Vec::new();
         let mut kind = None;
         for cause in error.chain() {
-            let text = cause.to_string();
+            // An error quotes files, and what programs and servers answered.
+            let text = harmless(&cause.to_string());
             // Some libraries repeat their cause in their own text.
             if !causes.iter().any(|known| known.contains(&text)) {
                 causes.push(text);
@@ -157,7 +159,7 @@ impl Description {
                 None => library::facts(cause),
             };
             kind = kind.or(facts.kind);
-            for hint in facts.hints {
+            for hint in facts.hints.iter().map(|hint| harmless(hint)) {
                 if !hints.contains(&hint) {
                     hints.push(hint);
                 }
@@ -268,6 +270,12 @@ mod tests {
     fn a_cause_that_the_message_repeats_is_printed_once() {
         let fault = Fault::failed("cannot start: out of memory").because(io::Error::other("out of memory"));
         assert_eq!(text(fault), "error: cannot start: out of memory\n");
+    }
+
+    #[test]
+    fn what_an_error_quotes_does_not_move_the_cursor() {
+        let fault = Fault::input("the program answered `\u{1b}[2J`").hint("say `\u{7}` less");
+        assert_eq!(Description::of(&fault.into()).causes, ["the program answered `␛[2J`"]);
     }
 
     #[test]

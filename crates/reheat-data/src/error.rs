@@ -372,6 +372,14 @@ pub enum RowProblem {
         /// The limit.
         max_length: usize,
     },
+    /// A prompt longer than is asked for.
+    #[error("the prompt has {tokens} tokens, max_prompt_length is {max_prompt_length}")]
+    PromptOverlong {
+        /// Its length.
+        tokens: usize,
+        /// The limit.
+        max_prompt_length: usize,
+    },
     /// The prompt leaves no room for an answer.
     #[error("the prompt alone has {tokens} tokens, max_length is {max_length}")]
     PromptTooLong {
@@ -425,7 +433,7 @@ impl RowProblem {
             Self::SameAnswers => "same answers",
             Self::LengthMismatch { .. } => "unequal lengths",
             Self::OutOfRange { .. } => "out of range",
-            Self::Overlong { .. } => "overlong",
+            Self::Overlong { .. } | Self::PromptOverlong { .. } => "overlong",
             Self::PromptTooLong { .. } => "no room for an answer",
             Self::NothingLearned => "nothing to learn",
             Self::WeightsWithoutMessages => "weights without messages",
@@ -445,6 +453,7 @@ impl RowProblem {
             Self::MissingField { .. } => "rename columns with --rename old=new; --on-bad-row skip leaves such rows out",
             Self::ShareGptMessage { .. } | Self::UnknownRole { .. } => "convert ShareGPT rows with --format sharegpt",
             Self::Overlong { .. } => "--overlong truncate cuts such rows, --overlong drop leaves them out",
+            Self::PromptOverlong { .. } => "a larger --max-prompt-length keeps such rows",
             Self::WideInteger { .. } => "write it as a string; --on-bad-row skip leaves such rows out",
             Self::NoTemplate => "give a template with --chat-template FILE",
             Self::NoEos => "name one of its tokens with --eos-token",

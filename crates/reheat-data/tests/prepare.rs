@@ -396,7 +396,7 @@ fn a_prompt_beyond_the_limit_is_left_out_or_keeps_its_end() {
     };
     let dropped = case(Overlong::Drop).prompts().unwrap();
     assert_eq!((dropped.examples.len(), dropped.report.skipped["overlong"], dropped.report.rows), (1, 1, 2));
-    assert_eq!(dropped.report.skipped_rows[0].problem, "the row has 10 tokens, max_length is 8");
+    assert_eq!(dropped.report.skipped_rows[0].problem, "the prompt has 10 tokens, max_prompt_length is 8");
 
     let cut = case(Overlong::Truncate);
     let ids: Vec<Vec<u32>> = cut.prompts().unwrap().examples.into_iter().map(|one| one.prompt_ids).collect();
@@ -405,7 +405,7 @@ fn a_prompt_beyond_the_limit_is_left_out_or_keeps_its_end() {
     assert_eq!((report.truncated, report.tokens_cut, report.tokens), (1, 2, 12));
 
     let error = case(Overlong::Error);
-    assert!(error.said(&error.prompts().unwrap_err()).starts_with("rows.jsonl:1: the row has 10 tokens"));
+    assert!(error.said(&error.prompts().unwrap_err()).starts_with("rows.jsonl:1: the prompt has 10 tokens"));
     let all = case(Overlong::Drop).with(|options| options.max_length = Some(2));
     assert!(all.said(&all.prompts().unwrap_err()).ends_with("can be used: 2 overlong"));
 }

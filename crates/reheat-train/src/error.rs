@@ -96,13 +96,21 @@ pub enum TrainError {
     /// A run cannot be continued with settings that decide which rows its steps have, or what is trained.
     #[error("the run to resume had other settings: {}", .0.join("; "))]
     Changed(Vec<String>),
-    /// A prompt that cannot be completed.
-    #[error("prompt {index} of the dataset")]
-    Prompt {
+    /// A prompt without a token, to which there is no completion.
+    #[error("prompt {index} of the dataset has no token")]
+    EmptyPrompt {
         /// Position in the dataset.
         index: usize,
-        /// What is wrong with it.
-        source: GenerateError,
+    },
+    /// A prompt that leaves no room for a completion.
+    #[error("prompt {index} of the dataset has {tokens} tokens, and the model's context holds {context}")]
+    PromptTooLong {
+        /// Position in the dataset.
+        index: usize,
+        /// Its length.
+        tokens: usize,
+        /// The model's.
+        context: usize,
     },
     /// Completions could not be drawn.
     #[error("cannot draw completions")]
@@ -160,6 +168,9 @@ impl TrainError {
                 "set them back to go on, or start anew from the checkpoint: --model CHECKPOINT with another --output-dir"
                     .into(),
             ),
+            Self::PromptTooLong { context, .. } => {
+                Some(format!("--max-prompt-length leaves such rows out, and counts them: less than {context}"))
+            }
             Self::Model(error) => error.hint(),
             Self::Reward(error) => error.hint(),
             Self::Tool(error) => error.hint(),

@@ -122,7 +122,7 @@ impl Recipe for Prompts<'_> {
         let tokens = prompt_ids.len();
         let max_length = self.options.max_length.unwrap_or(usize::MAX);
         if tokens > max_length {
-            let overlong = RowProblem::Overlong { tokens, max_length };
+            let overlong = RowProblem::PromptOverlong { tokens, max_prompt_length: max_length };
             match self.options.overlong {
                 Overlong::Truncate => drop(prompt_ids.drain(..tokens - max_length)),
                 Overlong::Drop => return Ok(vec![Outcome::LeftOut { problem: overlong, size: Size::default() }]),

@@ -10,7 +10,7 @@ use reheat_tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
 use super::batch::Place;
-use super::sample::{Request, Source, check_prompt};
+use super::sample::{Request, Source};
 use super::schedule::{MicroStep, Schedule};
 use super::score::{self, Advantages};
 use super::tool_calls::Conversations;
@@ -189,6 +189,10 @@ impl Rollouts {
         if self.prompts.is_empty() { 0 } else { self.schedule.rows_per_epoch() }
     }
 
+    pub(super) fn num_prompts(&self) -> usize {
+        self.prompts.len()
+    }
+
     pub(crate) fn temperature(&self) -> f64 {
         self.config.temperature
     }
@@ -216,8 +220,12 @@ impl Rollouts {
         }
         let vocab_size = model.vocab_size;
         for (index, Prompt { prompt_ids, .. }) in self.prompts.iter().enumerate() {
-            check_prompt(prompt_ids, model.max_position_embeddings)
-                .map_err(|source| TrainError::Prompt { index, source })?;
+            let (tokens, context) = (prompt_ids.len(), model.max_position_embeddings);
+            match tokens {
+                0 => return Err(TrainError::EmptyPrompt { index }),
+                _ if tokens >= context => return Err(TrainError::PromptTooLong { index, tokens, context }),
+                _ => {}
+            }
             if let Some(&id) = prompt_ids.iter().find(|id| **id as usize >= vocab_size) {
                 return Err(TrainError::TokenOutsideVocabulary { index, id, vocab_size });
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use reheat_generate::{Flow, GenerateConfig, GenerateError, RolloutRequest, rollout_requests};
+use reheat_generate::{Flow, GenerateConfig, RolloutRequest, rollout_requests};
 use reheat_model::Qwen2;
 use serde_json::Value;
 
@@ -155,13 +155,4 @@ fn check_shape(completions: &[Vec<Completion>], num_prompts: usize, num_generati
         }
     }
     Ok(())
-}
-
-/// Whether the engine would take a prompt.
-pub(crate) fn check_prompt(ids: &[u32], context: usize) -> Result<(), GenerateError> {
-    match ids.len() {
-        0 => Err(GenerateError::EmptyPrompt),
-        tokens if tokens >= context => Err(GenerateError::PromptTooLong { tokens, context }),
-        _ => Ok(()),
-    }
 }

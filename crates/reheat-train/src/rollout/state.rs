@@ -95,6 +95,9 @@ impl Rollouts {
                 Sample { truncated, counts, advantage, ..Sample::new(prompt, completion) }
             })
             .collect();
+        if samples.iter().any(|sample| sample.prompt >= self.num_prompts()) {
+            return Err("a completion is one of a prompt that is not there".into());
+        }
         // Where a span leaves its ids, the file was changed by hand.
         if samples
             .iter()

@@ -74,6 +74,11 @@ pub(crate) trait TrainingCommand: HasTable + Sized {
     /// Everything that is wrong with them that can be known before a file is read.
     fn faults(&self, shared: &SharedSettings) -> Vec<String>;
 
+    /// Settings of its own that change nothing as the others are, and which those are.
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Which rows it evaluates with; `None` for a command that has no such rows.
     fn evaluation(&self) -> Option<&EvaluationSettings> {
         None
@@ -162,8 +167,14 @@ pub(crate) fn run<C: TrainingCommand>(args: &TrainingArgs<C>) -> anyhow::Result<
     let settings = SharedSettings::extract(&resolved)?;
     settings.run.kernels.apply();
     let command = C::extract(&resolved)?;
-    for note in resolved.notes.iter().chain(&settings.peft.notes(&resolved)) {
+    for note in &resolved.notes {
         eprintln!("note: {note}");
+    }
+    let without_effect = [settings.peft.without_effect(C::table()), command.without_effect()].concat();
+    for setting in resolved.given() {
+        if let Some((key, why)) = without_effect.iter().find(|(key, _)| *key == setting.key) {
+            eprintln!("note: {}: `{key}` has no effect {why}", setting.origin);
+        }
     }
     let eval_dataset = command.evaluation().and_then(|evaluation| evaluation.dataset(&settings.dataset));
     let model_dir = settings.model_dir(faults(&command, &settings, eval_dataset.is_some()))?;

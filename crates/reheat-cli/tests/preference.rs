@@ -117,6 +117,24 @@ fn kto_measures_answers_that_it_does_not_train_on() {
     assert!(said.contains("per_device_train_batch_size is 1, expected 2 or more with loss_type kto"), "{said}");
 }
 
+#[test]
+fn settings_that_change_nothing_are_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = train("dpo", folder.path(), &["--discopop-tau", "0.5", "--ref-model-sync-steps", "3", "--dry-run"]);
+    assert_done(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    for note in [
+        "note: --discopop-tau: `discopop_tau` has no effect but with loss_type discopop",
+        "note: --ref-model-sync-steps: `ref_model_sync_steps` has no effect without sync_ref_model",
+    ] {
+        assert!(said.contains(note), "{said}");
+    }
+    let refused = train("dpo", folder.path(), &["--loss-type", "sigmoid", "nonsense"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("nonsense") && said.contains("sigmoid, hinge, ipo"), "{said}");
+}
+
 /// The head starts from the seed, so that a run that is taken up again has the same.
 #[test]
 fn a_resumed_reward_model_ends_in_the_same_bytes() {

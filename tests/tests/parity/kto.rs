@@ -3,7 +3,9 @@
 use burn::tensor::Device;
 use reheat_data::UnpairedCompletion;
 use reheat_model::Qwen2;
-use reheat_tests::{assert_probe, assert_trajectory, fixture, for_random_runs, golden, ids, is_of_the_loop, training_config};
+use reheat_tests::{
+    assert_probe, assert_trajectory, fixture, for_random_runs, golden, ids, is_of_the_loop, training_config,
+};
 use reheat_train::{Kto, KtoConfig, NoCallback, Reference, Trainer, precompute_reference};
 use serde_json::{Map, Value, json};
 

@@ -71,6 +71,10 @@ impl TrainingCommand for DpoSettings {
         self.loss.faults()
     }
 
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        self.loss.without_effect()
+    }
+
     fn evaluation(&self) -> Option<&EvaluationSettings> {
         Some(&self.evaluation)
     }

@@ -42,6 +42,10 @@ impl RolloutLoss for GrpoConfig {
         &TABLE
     }
 
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        self.without_effect()
+    }
+
     /// Losses of the likelihood itself are none.
     fn is_mean_of_advantages(&self) -> bool {
         !matches!(self.loss_type, GrpoLossType::Cispo | GrpoLossType::Vespo)

@@ -75,10 +75,18 @@ fn with_values(arg: Arg, field: &'static Field) -> Arg {
     }
     match &field.kind {
         Kind::Bool => arg.num_args(0..=1).default_missing_value("true"),
-        Kind::List(_) => {
+        Kind::List(kind) => {
             let arg = arg.num_args(1..).action(ArgAction::Append);
-            if field.commas { arg.value_delimiter(',') } else { arg }
+            let arg = if field.commas { arg.value_delimiter(',') } else { arg };
+            out_of(arg, kind, field)
         }
+        kind => out_of(arg, kind, field),
+    }
+}
+
+/// Names the values of a closed choice.
+fn out_of(arg: Arg, kind: &'static Kind, field: &Field) -> Arg {
+    match kind {
         Kind::Choice(names) if !field.optional => {
             arg.value_parser(PossibleValuesParser::new(names.iter().map(String::as_str)))
         }

@@ -330,7 +330,8 @@ impl fmt::Display for Kind {
             Self::Text => f.write_str("text"),
             Self::Choice(names) => write!(f, "one of {}", names.join(", ")),
             Self::List(kind) => match kind.as_ref() {
-                Self::Text | Self::Choice(_) => f.write_str("a list of names"),
+                Self::Choice(names) => write!(f, "a list of names out of {}", names.join(", ")),
+                Self::Text => f.write_str("a list of names"),
                 _ => f.write_str("a list of numbers"),
             },
             Self::Json => f.write_str("a value"),

@@ -6,7 +6,7 @@ use reheat_train::TrainingDtype;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{commands::ModelSource, fault::Fault, settings::Resolved};
+use crate::{commands::ModelSource, fault::Fault, settings::Table};
 
 /// What is trained of the model.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -117,16 +117,16 @@ impl PeftSettings {
         }
     }
 
-    /// What a person should know: settings of adapters without adapters.
-    pub(super) fn notes(&self, resolved: &Resolved) -> Vec<String> {
+    /// Settings that change nothing: those of adapters without adapters.
+    pub(super) fn without_effect(&self, table: &'static Table) -> Vec<(&'static str, &'static str)> {
         if self.use_peft {
             return Vec::new();
         }
         let others =
             ["trainable_token_indices", "use_rslora", "use_dora", "bnb_4bit_quant_type", "use_bnb_nested_quant"];
-        let is_ours = |key: &str| key.starts_with("lora_") || others.contains(&key);
-        let given = resolved.given().filter(|setting| is_ours(&setting.key));
-        given.map(|setting| format!("{}: `{}` has no effect without use_peft", setting.origin, setting.key)).collect()
+        let is_ours = |key: &&str| key.starts_with("lora_") || others.contains(key);
+        let keys = table.fields.iter().map(|field| field.key.as_str());
+        keys.filter(is_ours).map(|key| (key, "without use_peft")).collect()
     }
 
     /// What can be known to be wrong before the model is loaded.

@@ -62,6 +62,11 @@ pub(crate) trait RolloutLoss:
     /// The settings of the command, made by [`table`].
     fn table() -> &'static Table;
 
+    /// As [`TrainingCommand::without_effect`], of these settings.
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// Whether the loss of a first pass over fresh completions is the mean of their advantages.
     fn is_mean_of_advantages(&self) -> bool {
         true
@@ -139,6 +144,20 @@ impl<L: RolloutLoss> TrainingCommand for RolloutSettings<L> {
         faults
     }
 
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let follows = "without sync_ref_model";
+        let settings = [
+            ("num_completions_to_print", self.rewards.log_completions, "without log_completions"),
+            ("log_unique_prompts", self.rewards.log_completions, "without log_completions"),
+            ("tool_timeout_secs", !self.tools.tools.is_empty(), "without --tool"),
+            ("num_generations_eval", self.evaluation.is_asked_for(), "without rows to evaluate with"),
+            ("ref_model_mixup_alpha", self.config.sync_ref_model, follows),
+            ("ref_model_sync_steps", self.config.sync_ref_model, follows),
+        ];
+        let idle = settings.into_iter().filter(|(_, has_effect, _)| !has_effect).map(|(key, _, why)| (key, why));
+        idle.chain(self.loss.without_effect()).collect()
+    }
+
     fn evaluation(&self) -> Option<&EvaluationSettings> {
         Some(&self.evaluation)
     }
@@ -195,7 +214,7 @@ impl<L: RolloutLoss> TrainingCommand for RolloutSettings<L> {
     }
 
     fn method(&self, prompts: Vec<Prompt>, model: &Qwen2, setup: &Setup) -> anyhow::Result<Self::Method> {
-        let mut rollouts = self.setup(self.build_rewards(model, setup)?, prompts, model, setup)?;
+        let mut rollouts = self.setup(self.build_rewards(model)?, prompts, model, setup)?;
         if self.rewards.log_completions {
             rollouts.completions_fn = Some(self.log.writer(setup.output_dir.join("completions.jsonl")));
         }
@@ -217,12 +236,12 @@ impl<L: RolloutLoss> TrainingCommand for RolloutSettings<L> {
 
 impl<L: RolloutLoss> RolloutSettings<L> {
     /// The rewards for training; where there is an evaluation, they wait for it too.
-    fn build_rewards(&self, model: &Qwen2, setup: &Setup) -> anyhow::Result<Vec<Box<dyn Reward>>> {
+    fn build_rewards(&self, model: &Qwen2) -> anyhow::Result<Vec<Box<dyn Reward>>> {
         let device = model.device();
         let context =
             RewardContext::new(talk::say).with_models(move |reward, dir| load_reward_model(reward, dir, &device));
         let rewards = build_rewards(&self.rewards.reward_funcs, &context)?;
-        if self.evaluation.dataset(&setup.settings.dataset).is_none() {
+        if !self.evaluation.is_asked_for() {
             return Ok(rewards);
         }
         let [rewards, waiting] = share_rewards(rewards);

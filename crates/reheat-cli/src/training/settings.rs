@@ -162,9 +162,14 @@ pub(crate) struct EvaluationSettings {
 }
 
 impl EvaluationSettings {
+    /// Whether there are such rows.
+    pub(super) fn is_asked_for(&self) -> bool {
+        !self.eval_dataset_name.is_empty() || self.dataset_test_split.is_some()
+    }
+
     /// The rows, read as the others are; `None` where there are none.
     pub(super) fn dataset(&self, training: &DatasetSettings) -> Option<DatasetSettings> {
-        if self.eval_dataset_name.is_empty() && self.dataset_test_split.is_none() {
+        if !self.is_asked_for() {
             return None;
         }
         let mut rows = DatasetSettings { sample: None, shuffle_dataset: false, ..training.clone() };

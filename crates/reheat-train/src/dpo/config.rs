@@ -198,6 +198,28 @@ impl DpoConfig {
         faults
     }
 
+    /// Settings that change nothing as the others are, and which those are.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        use DpoLossType::{Aot, AotUnpaired, Discopop, ExoPair, Robust};
+        let has_any = |types: &[DpoLossType]| self.loss_type.iter().any(|loss_type| types.contains(loss_type));
+        let is_alpha = self.f_divergence_type == FDivergenceType::AlphaDivergence;
+        let precomputes = !self.sync_ref_model && self.precompute_ref_log_probs != Some(false);
+        let follows = "without sync_ref_model";
+        let settings = [
+            (
+                "label_smoothing",
+                has_any(&[Robust, ExoPair, Aot, AotUnpaired]),
+                "but with loss_type robust, exo_pair, aot or aot_unpaired",
+            ),
+            ("discopop_tau", has_any(&[Discopop]), "but with loss_type discopop"),
+            ("f_alpha_divergence_coef", is_alpha, "but with f_divergence_type alpha_divergence"),
+            ("precompute_ref_batch_size", precomputes, "where the reference is a model"),
+            ("ref_model_mixup_alpha", self.sync_ref_model, follows),
+            ("ref_model_sync_steps", self.sync_ref_model, follows),
+        ];
+        settings.into_iter().filter(|(_, has_effect, _)| !has_effect).map(|(key, _, why)| (key, why)).collect()
+    }
+
     /// The divergence with its constant.
     pub fn f_divergence(&self) -> FDivergence {
         match self.f_divergence_type {
@@ -222,6 +244,23 @@ mod tests {
     #[test]
     fn the_defaults_have_no_fault() {
         assert_eq!(DpoConfig::default().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_changes_nothing_is_known() {
+        let keys = |config: DpoConfig| config.without_effect().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let (of_loss, of_reference) = (
+            ["label_smoothing", "discopop_tau", "f_alpha_divergence_coef"],
+            ["ref_model_mixup_alpha", "ref_model_sync_steps"],
+        );
+        assert_eq!(keys(DpoConfig::default()), [&of_loss[..], &of_reference].concat());
+        let all = DpoConfig {
+            loss_type: vec![DpoLossType::Aot, DpoLossType::Discopop],
+            f_divergence_type: FDivergenceType::AlphaDivergence,
+            sync_ref_model: true,
+            ..DpoConfig::default()
+        };
+        assert_eq!(keys(all), ["precompute_ref_batch_size"]);
     }
 
     #[test]

@@ -208,6 +208,40 @@ impl GrpoConfig {
         faults
     }
 
+    /// Settings that change nothing as the others are, and which those are.
+    pub fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        use GrpoLossType::{Cispo, Sapo, Vespo};
+        let loss_type = self.loss_type;
+        let clips = "with loss_type sapo or vespo, which clip no ratio";
+        let adapts = "without use_adaptive_entropy";
+        // CISPO's bound is `epsilon` where there is no other.
+        let has_epsilon = loss_type.is_clipped() || (loss_type == Cispo && self.epsilon_high.is_none());
+        let sums = self.multi_objective_aggregation == MultiObjectiveAggregation::SumThenNormalize;
+        let settings = [
+            ("use_bias_correction_kl", self.beta != 0.0, "where beta is 0"),
+            ("epsilon", has_epsilon, if loss_type == Cispo { "with loss_type cispo and epsilon_high" } else { clips }),
+            ("epsilon_high", loss_type.is_clipped() || loss_type == Cispo, clips),
+            ("delta", loss_type.is_clipped(), "with loss_type cispo, sapo or vespo"),
+            (
+                "importance_sampling_level",
+                loss_type != Vespo || self.beta != 0.0,
+                "with loss_type vespo, whose ratios are of completions",
+            ),
+            ("scale_rewards", sums, "with multi_objective_aggregation normalize_then_sum"),
+            ("sapo_temperature_pos", loss_type == Sapo, "but with loss_type sapo"),
+            ("sapo_temperature_neg", loss_type == Sapo, "but with loss_type sapo"),
+            ("vespo_k_pos", loss_type == Vespo, "but with loss_type vespo"),
+            ("vespo_lambda_pos", loss_type == Vespo, "but with loss_type vespo"),
+            ("vespo_k_neg", loss_type == Vespo, "but with loss_type vespo"),
+            ("vespo_lambda_neg", loss_type == Vespo, "but with loss_type vespo"),
+            ("entropy_coef_min", self.use_adaptive_entropy, adapts),
+            ("entropy_coef_max", self.use_adaptive_entropy, adapts),
+            ("entropy_coef_delta", self.use_adaptive_entropy, adapts),
+            ("entropy_target", self.use_adaptive_entropy, adapts),
+        ];
+        settings.into_iter().filter(|(_, has_effect, _)| !has_effect).map(|(key, _, why)| (key, why)).collect()
+    }
+
     /// How far above 1 a ratio may rise; for CISPO, how large it may be.
     pub fn upper_epsilon(&self) -> f64 {
         self.epsilon_high.unwrap_or(self.epsilon)
@@ -226,6 +260,23 @@ mod tests {
     #[test]
     fn the_defaults_have_no_fault() {
         assert_eq!(GrpoConfig::default().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_changes_nothing_is_known() {
+        let keys = |config: GrpoConfig| config.without_effect().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let clipped = keys(GrpoConfig::default());
+        assert!(clipped.contains(&"vespo_k_pos") && clipped.contains(&"entropy_target") && !clipped.contains(&"delta"));
+        let vespo = GrpoConfig {
+            loss_type: GrpoLossType::Vespo,
+            beta: 0.1,
+            use_adaptive_entropy: true,
+            ..GrpoConfig::default()
+        };
+        let expected = ["epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg"];
+        assert_eq!(keys(vespo), expected);
+        let cispo = GrpoConfig { loss_type: GrpoLossType::Cispo, epsilon_high: Some(5.0), ..GrpoConfig::default() };
+        assert!(keys(cispo.clone()).contains(&"epsilon") && !keys(cispo).contains(&"epsilon_high"));
     }
 
     #[test]

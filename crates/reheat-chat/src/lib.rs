@@ -58,6 +58,11 @@
 //! - A macro's default is taken for an argument that is given and not defined.
 //! - Filters that Python evaluates when their result is used are evaluated at once, so that their errors come earlier.
 //! - Functions and generators print without the address in memory that Python prints.
+//! - A range is equal to a list of its numbers; `self` is not defined; of a macro, `arguments` is a list, and
+//!   `catch_kwargs` and `catch_varargs` are not defined.
+//! - `isidentifier`, `isnumeric`, `istitle` and `title` take Unicode's letters as Rust sorts them, which differs for a
+//!   few that stand in no language's words (`℘`, `ͺ`, `ŉ`, `ǅ`) and for Chinese numerals.
+//! - Where `continue_final_message` cuts the text, generation spans end with it; transformers leaves them longer.
 
 mod conversation; // messages and what comes with them
 mod case; // files of conversations to render

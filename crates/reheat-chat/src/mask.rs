@@ -39,7 +39,8 @@ pub(crate) struct TurnShape {
     preambles: Vec<String>,
     /// What ends a turn. Some templates end the last turn with another token than the ones before.
     ends: Vec<String>,
-    /// Whether a conversation rendered with a generation prompt ends where the assistant begins to write.
+    /// Whether a conversation rendered with a generation prompt ends where the assistant begins to write, if the
+    /// message goes on from there at all.
     prompt_fits: bool,
     /// Whether the template renders a plain conversation at all.
     is_known: bool,
@@ -99,14 +100,17 @@ impl TurnShape {
                 }
             }
         }
-        let prompt_fits = before.strip_prefix(&prompted).is_some_and(|rest| {
-            !prompted.is_empty() && (rest.trim().is_empty() || preambles.iter().any(|preamble| preamble == rest))
-        });
+        let prompt_fits = match before.strip_prefix(&prompted) {
+            Some(rest) => rest.trim().is_empty() || preambles.iter().any(|preamble| preamble == rest),
+            // A prompt for thinking fits no answer without a thought; whether it fits one is seen at the message.
+            None => !generation_prompt.trim().is_empty(),
+        };
         // Space alone is the template's; a token that it shares with the content is trained all the same.
         preambles.retain(|preamble| !preamble.trim().is_empty());
         preambles.sort_unstable();
         preambles.dedup();
         let ends = turn_ends(between, after, template.tokens());
+        let prompt_fits = prompt_fits && !prompted.is_empty();
         Self { generation_prompt, preambles, ends, prompt_fits, is_known: true }
     }
 
@@ -128,12 +132,14 @@ impl TurnShape {
     }
 
     /// Length of `text` without what follows the token that ends its last turn.
-    fn trim_after_end(&self, text: &str, tokens: &TemplateTokens) -> Option<usize> {
+    fn trim_after_end(&self, text: &str, template: &dyn Render) -> Option<usize> {
         let trimmed = text.trim_end();
         // A template that ends its turns with tokens may have another one for a tool call.
-        if !self.ends.is_empty() && trimmed.ends_with("|>") {
+        let last = trimmed.rfind(['<', '[']).map_or("", |at| &trimmed[at..]);
+        if !self.ends.is_empty() && bracketed(last) == Some(last.len()) && template.source().contains(last) {
             return Some(trimmed.len());
         }
+        let tokens = template.tokens();
         let known = tokens.special.iter().chain(&tokens.added).chain(&self.ends);
         known
             .filter(|token| !token.trim().is_empty())
@@ -338,7 +344,7 @@ impl Deriver<'_> {
         };
         let before = up_to(turn, Prompt::With)?;
         let after = up_to(turn + 1, Prompt::Without)?;
-        let end = self.shape.trim_after_end(&after, self.template.tokens())?;
+        let end = self.shape.trim_after_end(&after, self.template)?;
         let proved = self.text.starts_with(&before) && self.text.starts_with(&after) && before.len() < end;
         proved.then_some(AssistantSpan { bytes: before.len()..end, message: Some(turn) })
     }

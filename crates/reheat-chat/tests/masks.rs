@@ -128,6 +128,35 @@ fn a_turn_that_other_turns_depend_on_is_proved_by_its_prefix() {
 }
 
 #[test]
+fn a_thought_begins_behind_a_prompt_for_one() {
+    // Nemotron's: an answer without a thought doesn't go on from the prompt.
+    let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}\
+                  {% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}</think>\n{% else %}<think></think>{% endif %}\
+                  {% endif %}{{ m.content }}<|im_end|>\n{% endfor %}\
+                  {% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+    let messages = json!([
+        {"role": "user", "content": "2+2"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "3+3"},
+        {"role": "assistant", "content": "6", "reasoning_content": "Hm."}
+    ]);
+    check(&chatml(source), &messages, &["4<|im_end|>", "Hm.</think>\n6<|im_end|>"]);
+}
+
+#[test]
+fn a_call_may_end_with_a_token_of_its_own() {
+    // Gemma 4's: the turn goes on behind the result.
+    let source = "{% set ns = namespace(open=false) %}{% for m in messages %}\
+                  {% if m.role == 'tool' %}{{ m.content }}<tool_response|>{% else %}\
+                  {% if not ns.open %}<|turn>{{ m.role }}\n{% endif %}{{ m.content }}{% set ns.open = m.tool_calls is defined %}\
+                  {% if ns.open %}<|call>{{ m.tool_calls[0].name }}<call|><|tool_response>{% else %}<turn|>\n{% endif %}\
+                  {% endif %}{% endfor %}{% if add_generation_prompt and not ns.open %}<|turn>assistant\n{% endif %}";
+    let messages = json!([
+        {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]},
+        {"role": "tool", "content": "1"}, {"role": "assistant", "content": "One."}
+    ]);
+    check(&chatml(source), &messages, &["<|call>f<call|><|tool_response>", "One.<turn|>"]);
+}
+
+#[test]
 fn markers_are_taken_as_they_are() {
     let marked = CHATML.replacen(
         "{{ message['content'] }}<|im_end|>\n",

@@ -13,7 +13,7 @@ use super::{
     operators::int,
     sequences,
     spec::float_to_int,
-    strings::{capitalize, center_split, replace, split_lines, strip},
+    strings::{capitalize, center_split, replace, split_lines, strip, with_ascii_digits},
     text::{repr_of, str_of},
     value::{MAX_NESTING, Type, pairs, to_float, to_int, type_error},
 };
@@ -186,10 +186,10 @@ fn int_filter(_: &mut State<'_, '_>, arguments: &Arguments<'_>) -> Result<Value,
 
 /// `int(text, base)`; `None` where the text is no integer.
 fn parse_int(text: &str, base: i64) -> Result<Option<i128>, Error> {
-    let text = strip(text, None, (true, true));
+    let text = with_ascii_digits(strip(text, None, (true, true)));
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
+        None => (1, text.strip_prefix('+').unwrap_or(&text)),
     };
     let lower = digits.to_ascii_lowercase();
     let prefixed = [("0x", 16), ("0o", 8), ("0b", 2)].into_iter().find(|(prefix, _)| lower.starts_with(prefix));
@@ -208,8 +208,8 @@ fn parse_int(text: &str, base: i64) -> Result<Option<i128>, Error> {
 }
 
 fn parse_float(text: &str) -> Option<f64> {
-    let text = strip(text, None, (true, true));
-    if !underscores_separate(text) {
+    let text = with_ascii_digits(strip(text, None, (true, true)));
+    if !underscores_separate(&text) {
         return None;
     }
     text.replace('_', "").parse().ok()

@@ -1,5 +1,7 @@
 //! Methods of `str`.
 
+use std::borrow::Cow;
+
 use minijinja::{Error, State, Value, value::Tuple};
 
 use super::{
@@ -145,6 +147,15 @@ fn ask(text: &str, name: &str) -> Option<bool> {
     })
 }
 
+/// Text with the decimal digits of all scripts as ASCII has them, as `int` and `float` read it.
+pub(super) fn with_ascii_digits(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let ascii = |letter| to_digit(letter).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(letter);
+    Cow::Owned(text.chars().map(ascii).collect())
+}
+
 /// The value of a decimal digit of any script. Unicode keeps each script's ten digits together, starting at zero.
 fn to_digit(character: char) -> Option<u32> {
     const ZEROS: [u32; 16] = [
@@ -217,8 +228,18 @@ pub(super) fn capitalize(text: &str) -> String {
 }
 
 /// A letter at the start of a word: of the letters that its upper case may have, only the first is large (`ß`, `Ss`).
+/// Digraphs have a letter for it.
 fn to_title(letter: char) -> impl Iterator<Item = char> {
-    let mut upper = letter.to_uppercase();
+    let letter = match letter {
+        'Ǆ' | 'ǆ' => 'ǅ',
+        'Ǉ' | 'ǉ' => 'ǈ',
+        'Ǌ' | 'ǌ' => 'ǋ',
+        'Ǳ' | 'ǳ' => 'ǲ',
+        other => other,
+    };
+    let is_title = matches!(letter, 'ǅ' | 'ǈ' | 'ǋ' | 'ǲ');
+    let upper: Vec<char> = if is_title { vec![letter] } else { letter.to_uppercase().collect() };
+    let mut upper = upper.into_iter();
     upper.next().into_iter().chain(upper.flat_map(char::to_lowercase))
 }
 

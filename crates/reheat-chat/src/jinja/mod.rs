@@ -5,6 +5,7 @@
 //! the engines differ are dealt with. The engine itself (variables, loops, macros, limits) is MiniJinja's.
 
 pub(crate) mod lexer; // text to pieces and tokens
+mod literals; // numbers and strings in a tag
 mod cursor; // going through the tokens of a tag
 mod expression;
 mod statements;

@@ -68,7 +68,8 @@ pub fn assert_trajectory(name: &str, history: &[LogRow], metrics: &Value, steps:
     }
 }
 
-/// Compares the last logits that the trained model gives for the ids `probe`.
+/// Compares the last logits that the trained model gives for the ids `probe`: all of them, or every n-th where fewer are
+/// expected.
 ///
 /// # Panics
 /// If a logit is off.
@@ -76,5 +77,7 @@ pub fn assert_probe(name: &str, model: &Qwen2, probe: &Value, expected: &Value) 
     let logits = model.logits(&ids::<i32>(probe)); // [tokens, vocab]
     let [tokens, _vocab] = logits.dims();
     let last: Vec<f32> = logits.narrow(0, tokens - 1, 1).into_data().try_to_vec().expect("a float tensor");
-    assert_close(&format!("{name}, logits after training"), &last, &floats(expected), PROBE);
+    let expected = floats(expected);
+    let some: Vec<f32> = last.iter().copied().step_by(last.len().div_ceil(expected.len())).collect();
+    assert_close(&format!("{name}, logits after training"), &some, &expected, PROBE);
 }

@@ -248,15 +248,11 @@ fn check_run<M: Method>(
         // TRL counts a token when it is drawn, we as often as it is trained on.
         departures.push("num_tokens");
     }
-    let steps = case["steps"].as_array().expect("a list of steps");
-    let mut metrics: Vec<&String> = steps.iter().flat_map(|step| step.as_object().expect("metrics").keys()).collect();
-    metrics.sort();
-    metrics.dedup();
-    let metrics: Vec<Value> = metrics.into_iter().filter(|name| *name != "step").map(|name| json!(name)).collect();
-    let values = |step: &Value| -> Vec<Value> {
-        metrics.iter().map(|name| step[name.as_str().expect("a name")].clone()).collect()
-    };
-    let steps: Vec<Value> = steps.iter().map(|step| Value::Array(values(step))).collect();
+    let columns = case["steps"].as_object().expect("a list for each metric");
+    let metrics: Vec<&String> = columns.keys().collect();
+    let at = |step: usize| -> Vec<&Value> { columns.values().map(|values| &values[step]).collect() };
+    let num_steps = columns["loss"].as_array().expect("a number for each step").len();
+    let steps: Vec<Value> = (0..num_steps).map(|step| json!(at(step))).collect();
     assert_trajectory(name, trainer.log_history(), &json!(metrics), &json!(steps), &departures);
     assert_probe(name, trainer.model(), &golden["probe_ids"], &case["probe_logits"]);
 }

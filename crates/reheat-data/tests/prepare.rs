@@ -203,7 +203,7 @@ fn what_is_cut_is_counted() {
 fn bad_rows_stop_the_run_or_are_set_aside_with_their_text() {
     let text = "{\"b\": 1}\n{\"text\": \"good\"}\n{\"text\": \n{\"text\": [1]}\n{\"text\": \"better\"}\n";
     let error = Case::of_text(text).error();
-    assert!(error.starts_with("rows.jsonl:1: no format has the columns `b`"), "{error}");
+    assert!(error.starts_with("rows.jsonl:1: column `text` is missing, the row has `b`"), "{error}");
 
     let case = Case::of_text(text);
     let path = case.path("out/rejected.jsonl");
@@ -214,7 +214,7 @@ fn bad_rows_stop_the_run_or_are_set_aside_with_their_text() {
     let prepared = case.sft().unwrap();
     let report = &prepared.report;
     assert_eq!((report.rows, report.examples, report.skipped_rows.len()), (5, 2, 3));
-    assert_eq!(json!(report.skipped), json!({"not JSON": 1, "unknown format": 1, "wrong type": 1}));
+    assert_eq!(json!(report.skipped), json!({"not JSON": 1, "missing column": 1, "wrong type": 1}));
     let lines: Vec<Value> =
         fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let texts: Vec<&str> = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();

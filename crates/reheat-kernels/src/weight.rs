@@ -3,6 +3,7 @@
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Device, Int, Shape, Tensor};
 use burn_flex::{FlexTensor, Layout};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::choice::on_cpu;
@@ -121,12 +122,15 @@ impl Int8Weight {
 }
 
 /// Gives the scale.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
 fn quantize_row(row: &[f32], values: &mut [i8]) -> f32 {
+    // Adding 1.5 · 2^23 rounds to the nearest integer, the even one of two, and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
     let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
     for (value, x) in values.iter_mut().zip(row) {
-        // At most 127 by construction; `as` saturates what a rounding of `inverse` adds.
-        *value = (x * inverse).round_ties_even() as i8;
+        // At most 127 by construction, and still so where `inverse` was rounded up.
+        *value = (x * inverse + ROUND).to_bits() as i8;
     }
     largest / LARGEST
 }

@@ -20,6 +20,9 @@ use crate::matrix::{
 use crate::weight::int_tensor;
 use crate::{Int8Weight, Weight, vector};
 
+/// Numbers that one task handles.
+const CHUNK: usize = 64 * 1024;
+
 /// `x · weightᵀ + bias`.
 ///
 /// Sums are f32. One row or a few read the weight once, in the type in which it is stored; more go through a blocked
@@ -102,7 +105,12 @@ impl Rows {
     /// Multiplies each column of `[tokens, out]` by the scale of its row of the weight.
     pub(crate) fn scale(&self, columns: &mut [f32]) {
         let scales = numbers(&self.scales);
-        columns.par_chunks_exact_mut(scales.len().max(1)).for_each(|row| vector::multiply_in_place(row, scales));
+        // Whole chunks to a task: a few rows are not worth the threads' start.
+        let rows = CHUNK.div_ceil(scales.len().max(1));
+        columns
+            .par_chunks_exact_mut(scales.len().max(1))
+            .with_min_len(rows)
+            .for_each(|row| vector::multiply_in_place(row, scales));
     }
 }
 
@@ -210,8 +218,6 @@ impl Saved {
 
 /// A dense f32 tensor in bf16.
 fn round(x: &FlexTensor) -> FlexTensor {
-    /// Numbers that one task rounds.
-    const CHUNK: usize = 64 * 1024;
     let numbers = numbers(x);
     let mut rounded = vec![bf16::ZERO; numbers.len()];
     rounded.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK)).for_each(|(out, x)| vector::round(out, x));

@@ -225,7 +225,7 @@ unsafe fn raw_product(out: *mut f32, out_stride: usize, write: Write, lhs: Matri
     };
     // SAFETY: the caller vouches for `out`; blocks below are parts of it.
     unsafe {
-        if few_rows::takes(lhs, rhs) {
+        if few_rows::takes(lhs, rhs, plan.compute) {
             let out = blocked::Output::strided(out, out_stride, lhs.rows, rhs.cols);
             return few_rows::product(out, write, lhs, rhs.transposed(), plan);
         }

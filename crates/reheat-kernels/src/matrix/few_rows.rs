@@ -1,26 +1,27 @@
 //! Products of a few rows with a weight: bound by reading the weight, which is read once, by all threads.
 //!
-//! Sixteen weight rows are computed side by side, one in each lane: squares of their numbers are transposed in
-//! registers, so that terms are added one after another. Sums have the order of the products with many rows, and the
-//! same bits: what is sampled token by token and what a pass over the whole text says are the same numbers.
+//! Up to four rows of `x` are met by sixteen weight rows side by side, one in each lane: squares of their numbers are
+//! transposed in registers, so that terms are added one after another. From five rows on it is the rows of `x` that lie
+//! side by side, sixteen at a time, and the weight's numbers that are broadcast. Sums have the order of the products with
+//! many rows in both, and the same bits: what is sampled token by token and what a pass over the whole text says are the
+//! same numbers.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
 
-use half::bf16;
 use rayon::prelude::*;
 
 use super::blocked::Output;
-use super::pack::Element;
+use super::pack::{self, Element};
 use super::tile::TileKernel;
 use super::{Compute, Elements, Matrix, Plan, Threads, Write};
-use crate::vector::{self, LANES};
+use crate::vector::LANES;
 
-/// Weight rows that are computed side by side.
+/// Weight rows in a block.
 const ROWS: usize = LANES;
-/// Most rows of `x` that share a reading of the weight: their sums and a square of the weight fill the registers.
-const MOST_TOKENS: usize = 8;
+/// Units of `x` that the longest step takes; stored rows are padded to whole steps by zeros.
+const STEP_UNITS: usize = 2 * LANES;
 /// Tasks for each thread, so that threads end together.
 const TASKS: usize = 4;
 /// From this many bytes of weight on, the threads' start is worth it.
@@ -29,12 +30,16 @@ const PARALLEL_BYTES: usize = 1 << 18;
 const FEW_WIDE: usize = 8;
 /// As [`FEW_WIDE`], for a narrower one.
 const FEW_NARROW: usize = 16;
+/// Up to this many rows, packing a weight for tiles takes longer than broadcasting its numbers.
+const FEW_PAIRS: usize = 64;
 
 /// Whether `lhs · rhs` is computed here.
-pub(super) fn takes(lhs: Matrix, rhs: Matrix) -> bool {
-    let few = match rhs.data {
-        Elements::F32(_) => FEW_WIDE,
-        Elements::Bf16(_) | Elements::Int8(_) => FEW_NARROW,
+pub(super) fn takes(lhs: Matrix, rhs: Matrix, compute: Compute) -> bool {
+    let few = match (compute, TileKernel::detect(), rhs.data) {
+        #[cfg(target_arch = "x86_64")]
+        (Compute::Bf16, TileKernel::Avx512Bf16, _) => FEW_PAIRS,
+        (_, _, Elements::F32(_)) => FEW_WIDE,
+        (_, _, Elements::Bf16(_) | Elements::Int8(_)) => FEW_NARROW,
     };
     lhs.rows <= few && matches!(lhs.data, Elements::F32(_)) && lhs.col_stride == 1 && rhs.row_stride == 1
 }
@@ -89,25 +94,25 @@ unsafe fn products<E: Element>(out: Output, write: Write, x: Matrix, weight: Wei
 
 /// A way to take dot products of [`ROWS`] weight rows with rows of `x`.
 trait Dots {
-    /// What `x` is stored in.
-    type X: Copy + Default + Sync;
-    /// Numbers of a row that one step takes; rows of `x` are padded with zeros to whole steps.
-    const STEP: usize;
+    /// What one lane meets at a time: a number of `x`, or a pair.
+    type Unit: Copy + Default + Sync;
+    /// Numbers in a unit.
+    const UNIT: usize;
     /// Numbers of a row whose sum is complete before it is added to that of the numbers before them.
     const PART: usize;
 
-    /// Stores a row of `x`.
-    fn store(x: &[f32], stored: &mut [Self::X]);
+    /// Stores rows of `x` from `first` on, unit by unit; rows past the last are zeros.
+    fn store<const T: usize>(x: Matrix, first: usize, stored: &mut [[Self::Unit; T]]);
 
     /// Dot products over `cols` columns, which are at most [`Self::PART`].
     ///
     /// # Safety
     /// The CPU has the instructions; `weight` is valid for reads of [`ROWS`] rows of `cols` numbers, `stride` apart, and
-    /// `x` of `T` rows of as many rounded up to whole steps, `x_stride` apart.
+    /// `x` holds their units, rounded up to whole [`STEP_UNITS`].
     unsafe fn part<E: Element, const T: usize>(
         weight: Strided<E>,
         cols: usize,
-        x: Strided<Self::X>,
+        x: &[[Self::Unit; T]],
         ahead: Ahead,
     ) -> [[f32; ROWS]; T];
 }
@@ -128,15 +133,16 @@ impl Ahead {
     /// Bytes that are fetched at a time on every current CPU.
     const LINE: usize = 64;
 
-    /// Fetches the part for step `step` of the block, of `BYTES` bytes.
+    /// Fetches as much of the next block as `count` columns from `start` on are of this one.
     #[inline(always)]
-    fn fetch(self, step: usize, bytes: usize) {
+    fn fetch<E>(self, start: usize, count: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(start) = self.0 {
-            for line in 0..bytes / Self::LINE {
+        if let Some(next) = self.0 {
+            let bytes = ROWS * size_of::<E>();
+            for at in (start * bytes..(start + count) * bytes).step_by(Self::LINE) {
                 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                 // SAFETY: a prefetch of any address is allowed, and changes nothing but the caches.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(step * bytes + line * Self::LINE).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(at).cast()) };
             }
         }
     }
@@ -145,27 +151,37 @@ impl Ahead {
 /// # Safety
 /// As [`product`], and the CPU has the instructions of `D`.
 unsafe fn run<D: Dots, E: Element>(out: Output, write: Write, x: Matrix, weight: Weight<E>, threads: Threads) {
-    let Elements::F32(numbers) = x.data else { unreachable!("`takes` asks for f32") };
-    let (tokens, padded) = (x.rows, weight.cols.next_multiple_of(D::STEP));
-    // Whole groups, so that few shapes are compiled; rows of zeros are computed and dropped.
-    let group = tokens.next_power_of_two().min(MOST_TOKENS);
-    let mut stored = vec![D::X::default(); tokens.next_multiple_of(group) * padded];
-    for (row, stored) in stored.chunks_exact_mut(padded).take(tokens).enumerate() {
-        D::store(&numbers[row * x.row_stride..][..x.cols], &mut stored[..x.cols]);
-    }
-    let job = Job { out, write, x: &stored, padded, tokens, weight };
-    let blocks = weight.rows.div_ceil(ROWS);
-    let one = |block| {
-        // SAFETY: each block writes columns of the result of its own; the caller vouches for the rest.
-        unsafe {
-            match group {
-                1 => job.block::<D, 1>(block),
-                2 => job.block::<D, 2>(block),
-                4 => job.block::<D, 4>(block),
-                _ => job.block::<D, MOST_TOKENS>(block),
-            }
+    // SAFETY: the caller vouches for all of it.
+    unsafe {
+        // Few shapes are compiled: rows of zeros are computed and dropped.
+        match x.rows {
+            1 => run_grouped::<D, E, 1>(out, write, x, weight, threads),
+            2 => run_grouped::<D, E, 2>(out, write, x, weight, threads),
+            3 | 4 => run_grouped::<D, E, 4>(out, write, x, weight, threads),
+            _ => run_grouped::<D, E, LANES>(out, write, x, weight, threads),
         }
-    };
+    }
+}
+
+/// # Safety
+/// As [`run`].
+unsafe fn run_grouped<D: Dots, E: Element, const T: usize>(
+    out: Output,
+    write: Write,
+    x: Matrix,
+    weight: Weight<E>,
+    threads: Threads,
+) {
+    let units = x.cols.div_ceil(D::UNIT);
+    let padded = units.next_multiple_of(STEP_UNITS);
+    let mut stored = vec![[D::Unit::default(); T]; x.rows.div_ceil(T) * padded];
+    for (group, stored) in stored.chunks_exact_mut(padded).enumerate() {
+        D::store(x, group * T, &mut stored[..units]);
+    }
+    let job = Job::<_, E, T> { out, write, x: &stored, padded, tokens: x.rows, weight };
+    let blocks = weight.rows.div_ceil(ROWS);
+    // SAFETY: each block writes columns of the result of its own; the caller vouches for the rest.
+    let one = |block| unsafe { job.block::<D>(block) };
     if threads == Threads::One || weight.rows * weight.cols * size_of::<E>() < PARALLEL_BYTES {
         return (0..blocks).for_each(one);
     }
@@ -176,23 +192,23 @@ unsafe fn run<D: Dots, E: Element>(out: Output, write: Write, x: Matrix, weight:
     });
 }
 
-/// A product under way.
-struct Job<'a, X, E> {
+/// A product under way, with groups of `T` rows of `x`.
+struct Job<'a, U, E, const T: usize> {
     out: Output,
     write: Write,
-    /// Groups of rows, `padded` apart.
-    x: &'a [X],
+    /// Groups of rows, `padded` units apart.
+    x: &'a [[U; T]],
     padded: usize,
     tokens: usize,
     weight: Weight<'a, E>,
 }
 
-impl<X: Sync, E: Element> Job<'_, X, E> {
-    /// The columns of the result that belong to one block of weight rows, `T` tokens at a time.
+impl<U: Sync, E: Element, const T: usize> Job<'_, U, E, T> {
+    /// The columns of the result that belong to one block of weight rows.
     ///
     /// # Safety
     /// As [`run`]; no other task has this block.
-    unsafe fn block<D: Dots<X = X>, const T: usize>(&self, block: usize) {
+    unsafe fn block<D: Dots<Unit = U>>(&self, block: usize) {
         let Weight { data, rows, cols, stride } = self.weight;
         let first = block * ROWS;
         let count = ROWS.min(rows - first);
@@ -211,9 +227,9 @@ impl<X: Sync, E: Element> Job<'_, X, E> {
         };
         let has_next = stride == cols && first + ROWS < rows;
         let ahead = has_next.then(|| data[(first + ROWS) * stride..].as_ptr().cast::<u8>());
-        for token in (0..self.tokens).step_by(T) {
+        for (group, x) in self.x.chunks_exact(self.padded).enumerate() {
+            let token = group * T;
             let tokens = T.min(self.tokens - token);
-            let x = Strided { data: self.x[token * self.padded..].as_ptr(), stride: self.padded };
             // SAFETY: the rows exist or were copied, `x` holds whole groups, and the columns are this block's.
             unsafe {
                 let mut sums = match self.write {
@@ -222,12 +238,11 @@ impl<X: Sync, E: Element> Job<'_, X, E> {
                 };
                 for start in (0..cols).step_by(D::PART) {
                     let weight = Strided { data: weight.data.add(start), ..weight };
-                    let x = Strided { data: x.data.add(start), ..x };
                     // A later group finds the block in the caches.
                     let ahead = Ahead(
-                        ahead.filter(|_| token == 0).map(|ahead| ahead.wrapping_add(start * ROWS * size_of::<E>())),
+                        ahead.filter(|_| group == 0).map(|ahead| ahead.wrapping_add(start * ROWS * size_of::<E>())),
                     );
-                    let part = D::part::<E, T>(weight, D::PART.min(cols - start), x, ahead);
+                    let part = D::part::<E, T>(weight, D::PART.min(cols - start), &x[start / D::UNIT..], ahead);
                     if start == 0 && self.write == Write::Replace {
                         sums = part;
                     } else {
@@ -275,15 +290,28 @@ impl Output {
     }
 }
 
-/// Rounds a row of `x`.
-fn store_rounded(x: &[f32], stored: &mut [bf16]) {
-    vector::round(stored, x);
+/// Stores rows as they are.
+fn store_wide<const T: usize>(x: Matrix, first: usize, stored: &mut [[f32; T]]) {
+    let Elements::F32(numbers) = x.data else { unreachable!("`takes` asks for f32") };
+    for token in 0..T.min(x.rows - first) {
+        for (stored, number) in stored.iter_mut().zip(&numbers[(first + token) * x.row_stride..][..x.cols]) {
+            stored[token] = *number;
+        }
+    }
+}
+
+/// Stores rows as pairs of bf16.
+fn store_pairs<const T: usize>(x: Matrix, first: usize, stored: &mut [[u32; T]]) {
+    pack::panel(stored, x, first, (0, x.cols), TileKernel::detect());
 }
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::super::{product_of, rows_by_weight};
     use super::*;
+    use crate::vector;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -312,11 +340,11 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_among_many_and_alone() {
         for (input, output) in SHAPES {
-            let (x, weight) = (numbers(40 * input, 1), numbers(output * input, 2));
+            let (x, weight) = (numbers(80 * input, 1), numbers(output * input, 2));
             in_each_type(&weight, |weight| {
                 for compute in [Compute::F32, Compute::Bf16] {
-                    let many = rows_by_weight(&x, weight, [40, input, output], compute);
-                    for tokens in [1, 2, 3, 5, 9] {
+                    let many = rows_by_weight(&x, weight, [80, input, output], compute);
+                    for tokens in [1, 2, 3, 5, 9, 16, 17] {
                         let few = rows_by_weight(&x[..tokens * input], weight, [tokens, input, output], compute);
                         let many = bits(&many[..tokens * output]);
                         assert_eq!(bits(&few), many, "{tokens} rows of {input}, {output} columns, {compute:?}");

@@ -27,6 +27,37 @@ pub(crate) trait Element: Copy + Sync {
     /// They are valid for reads, and the CPU has AVX-512F.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512;
+
+    /// The numbers themselves where they are bf16.
+    #[inline(always)]
+    fn bf16(_at: *const Self) -> Option<*const bf16> {
+        None
+    }
+
+    /// Pairs of numbers in a lane of [`Self::load_lanes`].
+    #[cfg(target_arch = "x86_64")]
+    const LANE_PAIRS: usize = 1;
+
+    /// Sixteen lanes of numbers, in this order.
+    ///
+    /// # Safety
+    /// `at` is valid for reads of 32 numbers for each of [`Self::LANE_PAIRS`]; the CPU as for [`Self::load`].
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_lanes(at: *const Self) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller vouches for the pointer and the CPU.
+        unsafe { Self::load(at, at.add(16)) }
+    }
+
+    /// In each lane, its pair number `index` in bf16.
+    ///
+    /// # Safety
+    /// The CPU as for [`Self::load`].
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn lane_pair(lanes: std::arch::x86_64::__m512i, _index: usize) -> std::arch::x86_64::__m512i {
+        lanes
+    }
 }
 
 impl Element for f32 {
@@ -61,6 +92,11 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const ZERO: Self = bf16::ZERO;
+
+    #[inline(always)]
+    fn bf16(at: *const Self) -> Option<*const bf16> {
+        Some(at)
+    }
 
     fn to_bf16(self) -> bf16 {
         self
@@ -122,6 +158,28 @@ impl Element for i8 {
         use std::arch::x86_64::*;
         // SAFETY: the caller vouches for the pointer and the CPU.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    const LANE_PAIRS: usize = 2;
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_lanes(at: *const Self) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller vouches for the pointer and the CPU.
+        unsafe { std::arch::x86_64::_mm512_loadu_si512(at.cast()) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn lane_pair(lanes: std::arch::x86_64::__m512i, index: usize) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller vouches for the CPU.
+        unsafe {
+            match index {
+                0 => avx512::low_bytes(lanes),
+                _ => avx512::low_bytes(std::arch::x86_64::_mm512_srli_epi32::<16>(lanes)),
+            }
+        }
     }
 }
 
@@ -261,6 +319,26 @@ pub(super) mod avx512 {
             }
         }
         pairs
+    }
+
+    /// The lower two bytes of each lane, which are numbers from -128 to 127, as a pair of bf16.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn low_bytes(lanes: __m512i) -> __m512i {
+        // A number plus 128 among the lowest bits of a float that is a large power of two: subtracting both leaves it.
+        const EVEN: f32 = 8_388_608.0; // 2^23, whose last bit is 1
+        const ODD: f32 = 32_768.0; // 2^15, whose last bit but eight is 1
+        /// Of three bits, `(a & b) ^ c`.
+        const AND_XOR: i32 = 0x6a;
+        let even_bits = _mm512_set1_epi32((EVEN.to_bits() | 0x80).cast_signed());
+        let odd_bits = _mm512_set1_epi32((ODD.to_bits() | 0x8000).cast_signed());
+        let even = _mm512_ternarylogic_epi32::<AND_XOR>(lanes, _mm512_set1_epi32(0xff), even_bits);
+        let odd = _mm512_ternarylogic_epi32::<AND_XOR>(lanes, _mm512_set1_epi32(0xff00), odd_bits);
+        let even = _mm512_sub_ps(_mm512_castsi512_ps(even), _mm512_set1_ps(EVEN + 128.0));
+        let odd = _mm512_sub_ps(_mm512_castsi512_ps(odd), _mm512_set1_ps(ODD + 128.0));
+        // Eight bits of significand hold each: the lower half of either is zero.
+        let even = _mm512_srli_epi32::<16>(_mm512_castps_si512(even));
+        _mm512_or_si512(_mm512_castps_si512(odd), even)
     }
 
     /// Exchanges rows and lanes of a 16×16 matrix of 32-bit numbers.

@@ -113,7 +113,7 @@ trait Dots {
         weight: Strided<E>,
         cols: usize,
         x: &[[Self::Unit; T]],
-        ahead: Ahead,
+        ahead: Ahead<E>,
     ) -> [[f32; ROWS]; T];
 }
 
@@ -124,25 +124,24 @@ struct Strided<T> {
     stride: usize,
 }
 
-/// Memory that will be read next, fetched while this is computed: rows that are read side by side are no stream that a
+/// Rows that will be read next, fetched while others are computed: rows that are read side by side are no stream that a
 /// CPU would see coming.
 #[derive(Clone, Copy)]
-struct Ahead(Option<*const u8>);
+struct Ahead<E>(Option<Strided<E>>);
 
-impl Ahead {
+impl<E> Ahead<E> {
     /// Bytes that are fetched at a time on every current CPU.
     const LINE: usize = 64;
 
-    /// Fetches as much of the next block as `count` columns from `start` on are of this one.
+    /// Fetches `count` numbers of a row, from column `col` on.
     #[inline(always)]
-    fn fetch<E>(self, start: usize, count: usize) {
+    fn fetch(self, row: usize, col: usize, count: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(next) = self.0 {
-            let bytes = ROWS * size_of::<E>();
-            for at in (start * bytes..(start + count) * bytes).step_by(Self::LINE) {
+        if let Some(Strided { data, stride }) = self.0 {
+            for col in (col..col + count).step_by(Self::LINE / size_of::<E>()) {
                 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                 // SAFETY: a prefetch of any address is allowed, and changes nothing but the caches.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(at).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(data.wrapping_add(row * stride + col).cast()) };
             }
         }
     }
@@ -225,8 +224,7 @@ impl<U: Sync, E: Element, const T: usize> Job<'_, U, E, T> {
             true => Strided { data: copy.as_ptr(), stride: cols },
             false => Strided { data: held.as_ptr(), stride },
         };
-        let has_next = stride == cols && first + ROWS < rows;
-        let ahead = has_next.then(|| data[(first + ROWS) * stride..].as_ptr().cast::<u8>());
+        let next = (first + ROWS < rows).then(|| data[(first + ROWS) * stride..].as_ptr());
         for (group, x) in self.x.chunks_exact(self.padded).enumerate() {
             let token = group * T;
             let tokens = T.min(self.tokens - token);
@@ -239,9 +237,8 @@ impl<U: Sync, E: Element, const T: usize> Job<'_, U, E, T> {
                 for start in (0..cols).step_by(D::PART) {
                     let weight = Strided { data: weight.data.add(start), ..weight };
                     // A later group finds the block in the caches.
-                    let ahead = Ahead(
-                        ahead.filter(|_| group == 0).map(|ahead| ahead.wrapping_add(start * ROWS * size_of::<E>())),
-                    );
+                    let next = next.filter(|_| group == 0).map(|next| next.wrapping_add(start));
+                    let ahead = Ahead(next.map(|data| Strided { data, stride }));
                     let part = D::part::<E, T>(weight, D::PART.min(cols - start), &x[start / D::UNIT..], ahead);
                     if start == 0 && self.write == Write::Replace {
                         sums = part;

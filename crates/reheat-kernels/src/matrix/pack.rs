@@ -28,12 +28,6 @@ pub(crate) trait Element: Copy + Sync {
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_wide(at: *const Self) -> std::arch::x86_64::__m512;
 
-    /// The numbers themselves where they are bf16.
-    #[inline(always)]
-    fn bf16(_at: *const Self) -> Option<*const bf16> {
-        None
-    }
-
     /// Pairs of numbers in a lane of [`Self::load_lanes`].
     #[cfg(target_arch = "x86_64")]
     const LANE_PAIRS: usize = 1;
@@ -92,11 +86,6 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const ZERO: Self = bf16::ZERO;
-
-    #[inline(always)]
-    fn bf16(at: *const Self) -> Option<*const bf16> {
-        Some(at)
-    }
 
     fn to_bf16(self) -> bf16 {
         self

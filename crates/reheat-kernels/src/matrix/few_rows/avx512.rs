@@ -1,4 +1,7 @@
 //! Dot products on 512-bit registers.
+//!
+//! Sums are counted through by index: where an iterator hands them out, they leave their registers.
+#![expect(clippy::needless_range_loop, reason = "see above")]
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
@@ -32,7 +35,7 @@ impl Dots for Wide {
         weight: Strided<E>,
         cols: usize,
         x: &[[f32; T]],
-        ahead: Ahead,
+        ahead: Ahead<E>,
     ) -> [[f32; ROWS]; T] {
         // SAFETY: the caller vouches for all of it.
         unsafe {
@@ -60,7 +63,7 @@ impl Dots for Pairs {
         weight: Strided<E>,
         cols: usize,
         x: &[[u32; T]],
-        ahead: Ahead,
+        ahead: Ahead<E>,
     ) -> [[f32; ROWS]; T] {
         // SAFETY: the caller vouches for all of it.
         unsafe {
@@ -81,17 +84,17 @@ unsafe fn wide<E: Element, const T: usize>(
     weight: Strided<E>,
     cols: usize,
     x: &[[f32; T]],
-    ahead: Ahead,
+    ahead: Ahead<E>,
 ) -> [[f32; ROWS]; T] {
     let mut sums = [_mm512_setzero_ps(); T];
     let mut rest = Vec::new();
     for start in (0..cols).step_by(LANES) {
-        ahead.fetch::<E>(start, LANES);
         // SAFETY: the caller vouches for the rows of the weight; `x` is padded to whole steps.
         unsafe {
             let rows = weight.step(start, LANES, cols, &mut rest);
             let mut square = [_mm512_setzero_si512(); ROWS];
             for (row, square) in square.iter_mut().enumerate() {
+                ahead.fetch(row, start, LANES);
                 *square = _mm512_castps_si512(E::load_wide(rows.data.add(row * rows.stride)));
             }
             let columns = transposed(square);
@@ -116,18 +119,18 @@ unsafe fn pairs<E: Element, const T: usize>(
     weight: Strided<E>,
     cols: usize,
     x: &[[u32; T]],
-    ahead: Ahead,
+    ahead: Ahead<E>,
 ) -> [[f32; ROWS]; T] {
     let mut sums = [_mm512_setzero_ps(); T];
     let step = 2 * LANES * E::LANE_PAIRS;
     let mut rest = Vec::new();
     for start in (0..cols).step_by(step) {
-        ahead.fetch::<E>(start, step);
         // SAFETY: as in `wide`.
         unsafe {
             let rows = weight.step(start, step, cols, &mut rest);
             let mut square = [_mm512_setzero_si512(); ROWS];
             for (row, square) in square.iter_mut().enumerate() {
+                ahead.fetch(row, start, step);
                 *square = E::load_lanes(rows.data.add(row * rows.stride));
             }
             let columns = transposed(square);
@@ -147,7 +150,7 @@ unsafe fn pairs<E: Element, const T: usize>(
 }
 
 /// Columns of the weight that are broadcast at a time.
-const CHUNK: usize = 8 * LANES;
+const CHUNK: usize = 4 * LANES;
 
 /// Sixteen rows of `x` in lanes, in f32.
 ///
@@ -158,16 +161,16 @@ unsafe fn wide_broadcast<E: Element, const T: usize>(
     weight: Strided<E>,
     cols: usize,
     x: &[[f32; T]],
-    ahead: Ahead,
+    ahead: Ahead<E>,
 ) -> [[f32; ROWS]; T] {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let (mut rest, mut widened) = (Vec::new(), [[0.0_f32; CHUNK]; ROWS]);
     for start in (0..cols).step_by(CHUNK) {
-        ahead.fetch::<E>(start, CHUNK);
         // SAFETY: as in `wide`; a row of `x` has as many numbers as a register.
         unsafe {
             let rows = weight.step(start, CHUNK, cols, &mut rest);
             for (row, widened) in widened.iter_mut().enumerate() {
+                ahead.fetch(row, start, CHUNK);
                 for col in (0..CHUNK).step_by(LANES) {
                     let numbers = E::load_wide(rows.data.add(row * rows.stride + col));
                     _mm512_storeu_ps(widened.as_mut_ptr().add(col), numbers);
@@ -175,8 +178,8 @@ unsafe fn wide_broadcast<E: Element, const T: usize>(
             }
             for col in 0..CHUNK.min(cols - start) {
                 let x = _mm512_loadu_ps(x.get_unchecked(start + col).as_ptr());
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(widened[row][col]), x, *sum);
+                for row in 0..ROWS {
+                    sums[row] = _mm512_fmadd_ps(_mm512_set1_ps(*widened[row].get_unchecked(col)), x, sums[row]);
                 }
             }
         }
@@ -193,38 +196,32 @@ unsafe fn pairs_broadcast<E: Element, const T: usize>(
     weight: Strided<E>,
     cols: usize,
     x: &[[u32; T]],
-    ahead: Ahead,
+    ahead: Ahead<E>,
 ) -> [[f32; ROWS]; T] {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let (mut rest, mut rounded) = (Vec::new(), [[0_u32; CHUNK / 2]; ROWS]);
     for start in (0..cols).step_by(CHUNK) {
-        ahead.fetch::<E>(start, CHUNK);
         // SAFETY: as in `wide_broadcast`.
         unsafe {
             let rows = weight.step(start, CHUNK, cols, &mut rest);
-            let pairs = match E::bf16(rows.data) {
-                Some(data) => Strided { data, stride: rows.stride },
-                None => {
-                    for (row, rounded) in rounded.iter_mut().enumerate() {
-                        for pair in (0..CHUNK / 2).step_by(LANES * E::LANE_PAIRS) {
-                            let lanes = E::load_lanes(rows.data.add(row * rows.stride + 2 * pair));
-                            for index in 0..E::LANE_PAIRS {
-                                let out = rounded.as_mut_ptr().add(pair + LANES * index);
-                                _mm512_storeu_si512(out.cast(), E::lane_pair(lanes, index));
-                            }
-                        }
+            for (row, rounded) in rounded.iter_mut().enumerate() {
+                ahead.fetch(row, start, CHUNK);
+                for pair in (0..CHUNK / 2).step_by(LANES * E::LANE_PAIRS) {
+                    let lanes = E::load_lanes(rows.data.add(row * rows.stride + 2 * pair));
+                    for index in 0..E::LANE_PAIRS {
+                        let out = rounded.as_mut_ptr().add(pair + LANES * index);
+                        _mm512_storeu_si512(out.cast(), E::lane_pair(lanes, index));
                     }
-                    Strided { data: rounded.as_flattened().as_ptr().cast(), stride: CHUNK }
                 }
-            };
+            }
             for pair in 0..CHUNK.min(cols - start).div_ceil(2) {
                 let x = bf16_pairs(_mm512_loadu_si512(x.get_unchecked(start / 2 + pair).as_ptr().cast()));
                 // Pairs of one lane are a register apart.
                 let (lane, index) = (pair / E::LANE_PAIRS, pair % E::LANE_PAIRS);
                 let at = pair - pair % (LANES * E::LANE_PAIRS) + LANES * index + lane % LANES;
-                for (row, sum) in sums.iter_mut().enumerate() {
-                    let numbers = pairs.data.add(row * pairs.stride + 2 * at).cast::<u32>().read_unaligned();
-                    *sum = _mm512_dpbf16_ps(*sum, x, bf16_pairs(_mm512_set1_epi32(numbers.cast_signed())));
+                for row in 0..ROWS {
+                    let pair = rounded[row].get_unchecked(at).cast_signed();
+                    sums[row] = _mm512_dpbf16_ps(sums[row], x, bf16_pairs(_mm512_set1_epi32(pair)));
                 }
             }
         }

@@ -26,7 +26,7 @@ impl Dots for Wide {
         weight: Strided<E>,
         cols: usize,
         x: &[[f32; T]],
-        _: Ahead,
+        _: Ahead<E>,
     ) -> [[f32; ROWS]; T] {
         // SAFETY: the caller vouches for the rows.
         wide(unsafe { slices(weight, cols) }, x)
@@ -49,7 +49,7 @@ impl Dots for Pairs {
         weight: Strided<E>,
         cols: usize,
         x: &[[u32; T]],
-        _: Ahead,
+        _: Ahead<E>,
     ) -> [[f32; ROWS]; T] {
         // SAFETY: the caller vouches for the rows.
         pairs(unsafe { slices(weight, cols) }, x)

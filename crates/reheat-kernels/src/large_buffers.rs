@@ -16,7 +16,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use self::holes::Holes;
 
 /// Buffers of at least this many bytes are large. Smaller ones are many, and mimalloc is quicker with them.
-const LARGE: usize = 256 << 10;
+const LARGE: usize = 64 << 10;
 
 /// Large buffers begin and end on pages.
 const PAGE: usize = 4 << 10;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::choice::runs_fused;
 use crate::kernel::{Kernel, tracked};
-use crate::matrix::{numbers, tensor_of};
+use crate::matrix::{into_dense, numbers, tensor_of};
 use crate::vector;
 
 /// Elements that one task handles: three arrays of it fill a level-2 cache.
@@ -67,12 +67,12 @@ impl Kernel<Flex, 2> for Swiglu {
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, inputs: [FlexTensor; 2]) -> (FlexTensor, Self::Saved) {
-        let saved @ [gate, up] = &inputs.map(|input| input.to_contiguous());
+        let saved @ [gate, up] = &inputs.map(into_dense);
         (forward(gate, up), saved.clone())
     }
 
     fn backward(&self, [gate, up]: Self::Saved, grad: FlexTensor) -> [Option<FlexTensor>; 2] {
-        backward(&gate, &up, &grad.to_contiguous()).map(Some)
+        backward(gate, up, &grad.to_contiguous()).map(Some)
     }
 }
 
@@ -87,17 +87,12 @@ fn forward(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
     tensor_of(out, shape)
 }
 
-fn backward(gate: &FlexTensor, up: &FlexTensor, grad: &FlexTensor) -> [FlexTensor; 2] {
-    let shape = gate.layout().shape().clone();
-    let (mut d_gate, mut d_up) = (vec![0.0; shape.num_elements()], vec![0.0; shape.num_elements()]);
-    d_gate
+/// The gradients take the place of the inputs, which are the largest of a block's activations.
+fn backward(mut gate: FlexTensor, mut up: FlexTensor, grad: &FlexTensor) -> [FlexTensor; 2] {
+    gate.storage_mut::<f32>()
         .par_chunks_mut(CHUNK)
-        .zip(d_up.par_chunks_mut(CHUNK))
-        .zip(numbers(gate).par_chunks(CHUNK))
-        .zip(numbers(up).par_chunks(CHUNK))
+        .zip(up.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(numbers(grad).par_chunks(CHUNK))
-        .for_each(|((((d_gate, d_up), gate), up), grad)| {
-            vector::silu_product_backward(d_gate, d_up, gate, up, grad);
-        });
-    [tensor_of(d_gate, shape.clone()), tensor_of(d_up, shape)]
+        .for_each(|((gate, up), grad)| vector::silu_product_backward(gate, up, grad));
+    [gate, up]
 }

@@ -300,16 +300,16 @@ pub(crate) fn silu_product(out: &mut [f32], gate: &[f32], up: &[f32]) {
     }
 }
 
-/// Gradients of [`silu_product`] with respect to `gate` and `up`.
+/// Puts the gradients of [`silu_product`] with respect to `gate` and `up` in their place.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma", "x86_64+avx2+fma"))]
-pub(crate) fn silu_product_backward(d_gate: &mut [f32], d_up: &mut [f32], gate: &[f32], up: &[f32], grad: &[f32]) {
-    let n = d_gate.len();
-    let (d_up, gate, up, grad) = (&mut d_up[..n], &gate[..n], &up[..n], &grad[..n]);
+pub(crate) fn silu_product_backward(gate: &mut [f32], up: &mut [f32], grad: &[f32]) {
+    let n = gate.len();
+    let (up, grad) = (&mut up[..n], &grad[..n]);
     for i in 0..n {
         let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
         let silu = gate[i] * sigmoid;
-        d_gate[i] = grad[i] * up[i] * sigmoid * (1.0 + gate[i] - silu);
-        d_up[i] = grad[i] * silu;
+        gate[i] = grad[i] * up[i] * sigmoid * (1.0 + gate[i] - silu);
+        up[i] = grad[i] * silu;
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Trainer<M> {
     progress: Progress,
     /// The epoch that is under way and the order of its rows.
     order: (u64, Vec<usize>),
+    /// Whether it was said that gradients are gathered in spite of `optimizer_in_backward`.
+    said_gathered: bool,
 }
 
 /// What one optimizer step came to.
@@ -103,6 +105,7 @@ impl<M: Method> Trainer<M> {
             loggers: Vec::new(),
             progress: Progress::default(),
             order,
+            said_gathered: false,
         })
     }
 
@@ -256,8 +259,11 @@ impl<M: Method> Trainer<M> {
 
         let rates = (config.learning_rate, self.schedule.factor(progress.step));
         let learning_rate = self.schedule.at(progress.step);
+        if config.optimizer_in_backward && batches.len() > 1 {
+            self.say_gathered(batches.len());
+        }
         let updated = match batches.as_slice() {
-            [batch] if config.optimizer_in_backward => self.update_in_backward(batch, num_items_in_batch, rates),
+            [batch] if self.config.optimizer_in_backward => self.update_in_backward(batch, num_items_in_batch, rates),
             batches => self.update_after_backward(batches, num_items_in_batch, rates),
         };
         let Updated { measures, grad_norm } = updated.map_err(|NotFinite { what, value }| TrainError::NotFinite {
@@ -275,6 +281,16 @@ impl<M: Method> Trainer<M> {
         progress.micro_steps += indices.len().div_ceil(self.config.per_device_train_batch_size) as u64;
         progress.loss += measures.loss;
         Ok(StepOutcome { measures, grad_norm, learning_rate, num_tokens })
+    }
+
+    /// Says once that `optimizer_in_backward` has no effect on a step of several micro-batches.
+    fn say_gathered(&mut self, micro_batches: usize) {
+        if !std::mem::replace(&mut self.said_gathered, true) {
+            tracing::warn!(
+                "optimizer_in_backward: the method makes {micro_batches} micro-batches of a step, so that their gradients \
+                 are gathered, and all of them held, before the update"
+            );
+        }
     }
 
     /// What the steps of a window come to; `outcome` is of the last of them.

@@ -44,6 +44,18 @@ fn methods_and_sizes_are_chosen() {
     }
 }
 
+/// A weight, a gradient and two moments for each of 896 numbers.
+#[test]
+fn rows_of_new_tokens_are_counted() {
+    let total = |more: &str| {
+        let plans = json(&format!("--model Qwen2.5-0.5B --method lora --seq-len 1 {more}"));
+        plans["plans"][0]["total_bytes"].as_u64().expect("bytes")
+    };
+    assert_eq!(total("--num-new-tokens 10") - total(""), 10 * 896 * 4 * 4);
+    let refused = plan("--model Qwen2.5-0.5B --num-new-tokens 200000");
+    assert_eq!(refused.status.code(), Some(2));
+}
+
 #[test]
 fn what_is_unknown_is_answered_with_what_is_known() {
     for (arguments, message) in [

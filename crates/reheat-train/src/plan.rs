@@ -1,10 +1,9 @@
 //! What training will take of memory, by component, before anything is loaded.
 //!
 //! The parts follow from the shape of the model and the way the loop works: weights, gradients and moments of what is
-//! trained, the input of every block, the graph of one block (or of all), and one chunk of logits.
+//! trained, the input of every block, the graph of one block (or of all), and one chunk of logits. They are not all there
+//! at once: gradients come while graphs go, so the plan is that of the moment at which most is held.
 //! On an accelerator the operations of a block are not fused, and scores of attention count with the square of the length.
-
-use std::collections::BTreeMap;
 
 use reheat_kernels::LOGITS_BYTES;
 use reheat_model::{LoadOptions, LoraConfig, Precision, Quantization, Qwen2Config};
@@ -20,14 +19,15 @@ const F32: u64 = 4;
 /// Bytes of a number that is held in bf16.
 const BF16: u64 = 2;
 
-/// What a process takes before it has a tensor, in bytes: the program, its threads, the tokenizer.
+/// What a process takes beside its tensors, in bytes: the program, its threads, the tokenizer, packed factors of products.
 const PROCESS: u64 = 60_000_000;
 
 /// What an accelerator's driver and compiled kernels take of its memory, in bytes.
 const ACCELERATOR: u64 = 700_000_000;
 
-/// Share of the transient buffers that the allocator holds besides, in pages that other sizes left behind.
-const KEPT_PAGES: f64 = 0.5;
+/// Share of the transient buffers that an accelerator's memory pool holds besides, in pages that other sizes left behind:
+/// an estimate. On the CPU the allocator leaves no such pages.
+const POOLED_PAGES: f64 = 0.5;
 
 /// What is trained, and how the rest is held.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,20 +73,20 @@ pub struct PlannedRun {
     pub seq_len: usize,
 }
 
-/// Memory of a run by component, in bytes.
+/// Memory of a run by component, in bytes, at the moment of a step when most is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
     /// Weights, frozen and trained.
     pub weights: u64,
-    /// Gradients that are held at a time, f32.
+    /// Gradients, f32.
     pub gradients: u64,
     /// The optimizer's moments of what is trained.
     pub moments: u64,
     /// Inputs of the blocks, and the graph of one of them or of all.
     pub activations: u64,
-    /// One chunk of logits, which become their gradient.
+    /// One chunk of logits, which become their gradient; none where most is held once they are gone.
     pub logits: u64,
-    /// The process, and pages that the allocator keeps.
+    /// The process, and on an accelerator its driver and pages that its memory pool keeps.
     pub overhead: u64,
 }
 
@@ -94,16 +94,29 @@ impl MemoryPlan {
     /// What `run` takes for a model of this shape.
     pub fn new(model: &Qwen2Config, run: &PlannedRun) -> Self {
         let (weights, trained) = weights(model, &run.trained);
-        let activations = activations(model, run);
-        let logits = logits(model, run);
-        let transient = (activations + logits) as f64;
-        let overhead = PROCESS
-            + match run.memory_of {
-                MemoryOf::Cpu => (KEPT_PAGES * transient) as u64,
-                MemoryOf::Accelerator => ACCELERATOR + (KEPT_PAGES * transient) as u64,
-            };
-        let (gradients, moments) = (gradients(model, run, trained), moments(model, run, trained));
-        Self { weights, gradients, moments, activations, logits, overhead }
+        let moments = moments(model, run, trained);
+        let held = |(gradients, activations, logits)| {
+            let overhead = PROCESS
+                + match run.memory_of {
+                    MemoryOf::Cpu => 0,
+                    MemoryOf::Accelerator => ACCELERATOR + (POOLED_PAGES * (activations + logits) as f64) as u64,
+                };
+            Self { weights, gradients, moments, activations, logits, overhead }
+        };
+        let gradients = Gradients::new(model, run, trained);
+        let activations = Activations::new(model, run);
+        [
+            // The head, with the inputs of all blocks below it.
+            (gradients.of_head, activations.kept, logits(model, run)),
+            // The last block, with the gradients of the head.
+            (gradients.of_head + gradients.of_block, activations.kept + activations.of_block, 0),
+            // The first block, with the gradients of all others.
+            (gradients.at_last, activations.at_last, 0),
+        ]
+        .map(held)
+        .into_iter()
+        .max_by_key(Self::total)
+        .expect("a step has moments")
     }
 
     /// All of it.
@@ -154,26 +167,43 @@ fn weights(model: &Qwen2Config, trained: &Trained) -> (u64, u64) {
     (bytes + trained * F32, trained)
 }
 
-/// Bytes of the gradients that are held at a time; where the backward pass updates, of one stage and of a tied embedding,
-/// whose gradient begins in the first stage and ends in the last.
-fn gradients(model: &Qwen2Config, run: &PlannedRun, trained: u64) -> u64 {
-    if !run.optimizer_in_backward || run.trained != Trained::Full {
-        return trained * F32;
-    }
-    let mut stages = BTreeMap::<String, u64>::new();
-    let mut embedding = 0;
-    for (name, shape) in model.tensor_shapes() {
-        let count = shape.iter().product::<usize>() as u64;
-        if name == EMBEDDING {
-            embedding = count;
-        } else {
-            // `model.layers.3`, or the head with the norm before it.
-            let stage = if name.contains(".layers.") { name.split('.').take(3).collect() } else { Vec::new() };
-            *stages.entry(stage.join(".")).or_default() += count;
+/// Bytes of the gradients that are held in the course of a step.
+struct Gradients {
+    /// When the head is done. Of a tied embedding they begin there.
+    of_head: u64,
+    /// Of a block.
+    of_block: u64,
+    /// When the lowest block is done.
+    at_last: u64,
+}
+
+impl Gradients {
+    fn new(model: &Qwen2Config, run: &PlannedRun, trained: u64) -> Self {
+        if run.trained != Trained::Full {
+            let of_block = trained * F32 / model.num_hidden_layers as u64;
+            return Self { of_head: 0, of_block, at_last: trained * F32 };
         }
+        let (mut embedding, mut head, mut blocks) = (0, 0, 0);
+        for (name, shape) in model.tensor_shapes() {
+            let bytes = shape.iter().product::<usize>() as u64 * F32;
+            match name {
+                _ if name == EMBEDDING => embedding = bytes,
+                _ if name.contains(".layers.") => blocks += bytes,
+                // The head, and the norm before it.
+                _ => head += bytes,
+            }
+        }
+        let of_block = blocks / model.num_hidden_layers as u64;
+        let tied = if model.tie_word_embeddings { embedding } else { 0 };
+        let at_last = match run.optimizer_in_backward {
+            false => trained * F32,
+            // A stage at a time, and what a tied head has begun of the embedding's.
+            true if model.tie_word_embeddings => embedding + of_block,
+            true => embedding.max(of_block),
+        };
+        let of_head = if run.optimizer_in_backward { head.max(tied) } else { head + tied };
+        Self { of_head, of_block, at_last }
     }
-    let largest = stages.into_values().max().unwrap_or(0);
-    F32 * if model.tie_word_embeddings { embedding + largest } else { embedding.max(largest) }
 }
 
 /// Bytes of the moments; all numbers of adapters count as one vector.
@@ -197,33 +227,47 @@ fn packed_bytes(quantization: Quantization, count: u64, rows: u64) -> u64 {
     }
 }
 
-fn activations(model: &Qwen2Config, run: &PlannedRun) -> u64 {
-    let tokens = (run.batch_size * run.seq_len) as u64;
-    let hidden = model.hidden_size as u64;
-    let queries = (model.num_attention_heads * model.head_dim) as u64;
-    let keys = (model.num_key_value_heads * model.head_dim) as u64;
-    let intermediate = model.intermediate_size as u64;
-    let layers = model.num_hidden_layers as u64;
-    // Saved for the backward pass of a block: its input, two norms and the residual between; queries, keys and values
-    // before and after rotation, what attention gives; gate, up and their product.
-    let saved = 4 * hidden + 3 * queries + 4 * keys + 3 * intermediate;
-    // Gradients on their way back: of gate and up together, of the product, and of the residual.
-    let passing = 3 * intermediate + 2 * hidden;
-    let scores = match run.memory_of {
-        MemoryOf::Cpu => 0,
-        // Scores, their exponentials, the softmax and the gradient of one of them.
-        MemoryOf::Accelerator => 4 * (model.num_attention_heads * run.seq_len) as u64,
-    };
-    let kept_blocks = match run.checkpointing {
-        Checkpointing::Recompute => 1,
-        Checkpointing::Keep => layers,
-    };
-    // The largest part of a frozen layer that exists in f32 at a time.
-    let widened = match &run.trained {
-        Trained::Adapters { base, .. } if base.quantization.is_some() => (4 << 20) + hidden * intermediate * F32,
-        _ => 0,
-    };
-    tokens * F32 * (layers * hidden + kept_blocks * (saved + scores) + passing) + widened
+/// Bytes of the activations that are held in the course of a step.
+struct Activations {
+    /// When the forward pass is done.
+    kept: u64,
+    /// What the backward pass of a block takes beside them.
+    of_block: u64,
+    /// In the backward pass of the lowest block.
+    at_last: u64,
+}
+
+impl Activations {
+    fn new(model: &Qwen2Config, run: &PlannedRun) -> Self {
+        let tokens = (run.batch_size * run.seq_len) as u64;
+        let hidden = model.hidden_size as u64;
+        let queries = (model.num_attention_heads * model.head_dim) as u64;
+        let keys = (model.num_key_value_heads * model.head_dim) as u64;
+        let intermediate = model.intermediate_size as u64;
+        let layers = model.num_hidden_layers as u64;
+        let scores = match run.memory_of {
+            MemoryOf::Cpu => 0,
+            // Scores, their exponentials, the softmax and the gradient of one of them.
+            MemoryOf::Accelerator => 4 * (model.num_attention_heads * run.seq_len) as u64,
+        };
+        // Saved for the backward pass of a block beside its input: two norms and the residual between; queries, keys and
+        // values before and after rotation, what attention gives; gate, up and their product.
+        let graph = tokens * F32 * (3 * hidden + 3 * queries + 4 * keys + 3 * intermediate + scores);
+        let input = tokens * F32 * hidden;
+        // Gradients on their way back, and a packed factor: of the product, of the output, and of the residual. Those of
+        // gate and up take their place.
+        let passing = tokens * F32 * (2 * intermediate + 2 * hidden);
+        // The largest part of a frozen layer that exists in f32 at a time.
+        let widened = match &run.trained {
+            Trained::Adapters { base, .. } if base.quantization.is_some() => (4 << 20) + hidden * intermediate * F32,
+            _ => 0,
+        };
+        let (kept, again) = match run.checkpointing {
+            Checkpointing::Recompute => (layers * input, graph),
+            Checkpointing::Keep => (layers * (input + graph), 0),
+        };
+        Self { kept: kept + widened, of_block: again + passing, at_last: input + graph + passing + widened }
+    }
 }
 
 fn logits(model: &Qwen2Config, run: &PlannedRun) -> u64 {

@@ -54,6 +54,10 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "LIST", num_args = 1.., value_delimiter = ',', default_value = "all-linear")]
     lora_target_modules: Vec<String>,
 
+    /// Rows of the embedding that adapters train besides, one for each of `--new-tokens` in training.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    num_new_tokens: u32,
+
     /// Keep the activations of every block (`--no-gradient-checkpointing` in training).
     #[arg(long)]
     keep_activations: bool,
@@ -165,6 +169,8 @@ fn ways(args: &PlanArgs, model: &Qwen2Config) -> anyhow::Result<Vec<Way>> {
     let lora = LoraConfig {
         r: args.lora_r as usize,
         target_modules: TargetModules::parse(&args.lora_target_modules),
+        // Which rows they are does not matter here.
+        trainable_token_indices: (0..args.num_new_tokens).collect(),
         ..LoraConfig::default()
     };
     lora.check(model)?;

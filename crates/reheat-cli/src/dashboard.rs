@@ -275,6 +275,67 @@ mod tests {
         assert_eq!([0, 1, 10, 11, 25].map(|step| progress.within(step)), [(0, 0), (0, 1), (0, 10), (1, 1), (2, 5)]);
     }
 
+    /// Set in the process that panics.
+    #[cfg(unix)]
+    const PANICS: &str = "REHEAT_TEST_PANICS_UNDER_THE_DASHBOARD";
+
+    /// What a method does that has a bug.
+    #[cfg(unix)]
+    fn panic_under_the_dashboard() {
+        crate::fault::install_panic_hook();
+        let progress = Progress { total_steps: 10, steps_per_epoch: 10, first_step: 0 };
+        let dashboard = Dashboard::open("test", progress, Interrupt::install().unwrap()).unwrap();
+        dashboard.note("about to fail");
+        thread::sleep(5 * TICK);
+        panic!("index out of bounds");
+    }
+
+    /// Runs itself again in a terminal of its own.
+    #[cfg(unix)]
+    #[test]
+    fn a_panic_leaves_a_terminal_that_can_be_used_and_says_what_happened() {
+        use std::fs::File;
+        use std::io::Read as _;
+        use std::process::{Command, Stdio};
+
+        use nix::pty::{Winsize, openpty};
+        use nix::sys::termios::{LocalFlags, tcgetattr};
+
+        if std::env::var_os(PANICS).is_some() {
+            return panic_under_the_dashboard();
+        }
+        let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(&size, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let side = || Stdio::from(pty.slave.try_clone().unwrap());
+        let name = thread::current().name().unwrap().to_owned();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &name, "--nocapture"]).env(PANICS, "1");
+        let mut child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+        drop(command);
+
+        let mut screen = File::from(pty.master.try_clone().unwrap());
+        let reader = thread::spawn(move || {
+            let (mut written, mut buffer) = (Vec::new(), [0; 4096]);
+            while let Ok(count @ 1..) = screen.read(&mut buffer) {
+                written.extend(&buffer[..count]);
+            }
+            String::from_utf8_lossy(&written).into_owned()
+        });
+        let status = child.wait().unwrap();
+        let after = tcgetattr(&pty.slave).unwrap();
+        drop(pty.slave);
+        let written = reader.join().unwrap();
+
+        assert_eq!(status.code(), Some(1), "{written}");
+        assert_eq!(after, before, "the mode of the terminal");
+        assert!(after.local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG));
+        let (screen, ordinary) = written.rsplit_once("\x1b[?1049l").expect("the alternate screen is left");
+        assert!(screen.contains("\x1b[?1049h") && screen.contains("about to fail"), "{written}");
+        assert!(ordinary.contains("internal fault: index out of bounds"), "{written}");
+        assert!(ordinary.contains("\x1b[?25h"), "the cursor: {written}");
+    }
+
     #[test]
     fn numbers_are_short() {
         assert_eq!([0.0, 2.53219, -0.5, 2e-5, 12_345.6].map(readable), ["0", "2.5322", "-0.5000", "2.000e-5", "12346"]);

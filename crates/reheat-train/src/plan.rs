@@ -302,11 +302,12 @@ mod tests {
     }
 
     /// Two layers of 32: q_proj is 32 to 32 and v_proj 32 to 16, so 2 · 2 · ((32 + 32) + (32 + 16)) numbers are trained.
+    /// Most is held in the upper layer's backward pass, when the lower one has no gradients yet.
     #[test]
     fn adapters_worked_by_hand() {
         let model = Qwen2Config::tiny(64);
         let plan = MemoryPlan::new(&model, &run(adapters(LoadOptions::default())));
-        assert_eq!((plan.gradients, plan.moments), (448 * 4, 448 * 8));
+        assert_eq!((plan.gradients, plan.moments), (224 * 4, 448 * 8));
         assert_eq!(plan.weights, (model.num_parameters() as u64 + 448) * 4);
     }
 

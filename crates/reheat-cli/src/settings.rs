@@ -13,7 +13,7 @@ mod dataset; // --dataset and what goes with it
 mod prepare; // --max-length, --packing and what else a row becomes
 
 #[cfg(test)]
-pub(crate) use self::names::assert_page;
+pub(crate) use self::names::{assert_options_of_every_trainer, assert_page, section};
 pub(crate) use self::{
     dataset::DatasetSettings,
     flags::{Flags, HasTable},

@@ -169,3 +169,17 @@ fn cache_dir() -> Option<PathBuf> {
         .or_else(|| folder("XDG_CACHE_HOME").map(|dir| dir.join("reheat")))
         .or_else(|| folder("HOME").map(|dir| dir.join(".cache/reheat")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{assert_options_of_every_trainer, assert_page, section};
+
+    #[test]
+    fn the_page_of_trl_options_tells_the_truth() {
+        let page = include_str!("../../../../docs/reference/trl-preference-options.md");
+        // Options of TRL 1.16's DPOConfig beside those of every trainer.
+        assert_eq!(assert_page(section(page, "DPOConfig"), &[DpoSettings::table()]), 25);
+        assert_options_of_every_trainer(&[DpoSettings::table()]);
+    }
+}

@@ -91,3 +91,17 @@ impl TrainingCommand for KtoSettings {
         Ok(Kto::new(&answers, batch_size, max_length, self.loss.clone(), reference)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{assert_options_of_every_trainer, assert_page, section};
+
+    #[test]
+    fn the_page_of_trl_options_tells_the_truth() {
+        let page = include_str!("../../../../docs/reference/trl-preference-options.md");
+        // Options of TRL 1.16's KTOConfig beside those of every trainer.
+        assert_eq!(assert_page(section(page, "KTOConfig"), &[KtoSettings::table()]), 17);
+        assert_options_of_every_trainer(&[KtoSettings::table()]);
+    }
+}

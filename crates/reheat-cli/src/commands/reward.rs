@@ -116,3 +116,17 @@ impl TrainingCommand for RewardSettings {
         Ok(RewardTraining::new(pairs, self.loss.clone())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{assert_options_of_every_trainer, assert_page, section};
+
+    #[test]
+    fn the_page_of_trl_options_tells_the_truth() {
+        let page = include_str!("../../../../docs/reference/trl-preference-options.md");
+        // Options of TRL 1.16's RewardConfig beside those of every trainer.
+        assert_eq!(assert_page(section(page, "RewardConfig"), &[RewardSettings::table()]), 11);
+        assert_options_of_every_trainer(&[RewardSettings::table()]);
+    }
+}

@@ -49,12 +49,14 @@ mod tests {
     use reheat_train::GrpoConfig;
 
     use super::*;
-    use crate::settings::assert_page;
+    use crate::settings::{assert_options_of_every_trainer, assert_page};
 
     #[test]
     fn the_page_of_trl_options_tells_the_truth() {
         let page = include_str!("../../../../docs/reference/trl-grpo-options.md");
         // Options of TRL 1.16's GRPOScriptArguments, GRPOConfig and RLOOConfig that are theirs alone.
-        assert_eq!(assert_page(page, &[GrpoConfig::table(), RlooConfig::table()]), 2 + 77 + 2);
+        let tables = [GrpoConfig::table(), RlooConfig::table()];
+        assert_eq!(assert_page(page, &tables), 2 + 77 + 2);
+        assert_options_of_every_trainer(&tables);
     }
 }

@@ -126,6 +126,13 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "auto_find_batch_size" => Refused("set `per_device_train_batch_size`; it never changes the gradient of a step"),
         "dataloader_drop_last" => Refused("the last, smaller batch of an epoch is trained too"),
         "include_for_metrics" | "batch_eval_metrics" => Refused("write a callback with the library instead"),
+        "label_smoothing_factor" => Refused("it is of fine-tuning alone; `reheat dpo` has `label_smoothing`"),
+        "truncation_mode" => Refused("answers are cut at their end; `overlong` drops such rows instead"),
+        "precompute_ref_log_probs" | "precompute_ref_batch_size" => {
+            Ignored("log-probabilities of the reference are computed before training")
+        }
+        "sync_ref_model" => Refused("the reference stays the model as it was"),
+        "ref_model_mixup_alpha" | "ref_model_sync_steps" => Ignored("the reference stays the model as it was"),
         "activation_offloading" => Refused("activations are recomputed instead, with `gradient_checkpointing`"),
         "enable_jit_checkpoint" => Refused("SIGTERM saves a checkpoint anyway"),
         "push_to_hub" | "hub_model_id" | "hub_strategy" | "hub_private_repo" | "hub_always_push" | "hub_revision" => {
@@ -171,6 +178,30 @@ pub(crate) fn foreign(key: &str) -> Option<Foreign> {
         "bnb_4bit_quant_storage" | "lora_task_type" => Ignored("it has one fixed meaning here"),
         _ => return None,
     })
+}
+
+/// What a page of `docs/reference` says under the heading that names the class `config`.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn section<'a>(page: &'a str, config: &str) -> &'a str {
+    let heading = format!("(`{config}`)\n");
+    let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no heading with {config}"));
+    rest.split_once("\n## ").map_or(rest, |(section, _)| section)
+}
+
+/// Checks that what works of TRL's options for every trainer, as the page for fine-tuning has them, works in the tables
+/// of other methods too.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn assert_options_of_every_trainer(tables: &[&super::Table]) {
+    let page = include_str!("../../../../docs/reference/trl-options.md");
+    let rows = section(page, "TrainingArguments").lines().filter(|line| line.contains("| works |"));
+    let keys: Vec<&str> = rows.filter_map(|line| line.split('`').nth(1)).collect();
+    for table in tables {
+        let missing: Vec<&str> = keys.iter().copied().filter(|key| table.field(key).is_none()).collect();
+        // The other pages name it.
+        assert_eq!(missing, ["label_smoothing_factor"]);
+    }
 }
 
 /// Compares a page of `docs/reference` with what becomes of its options in one of the tables, and gives their number.

@@ -124,24 +124,24 @@ struct Strided<T> {
     stride: usize,
 }
 
-/// The block that will be read next, fetched from its beginning to its end while another is computed: rows that are read
-/// side by side are no stream that a CPU would see coming.
+/// Rows that will be read next, fetched while others are computed: rows that are read side by side are no stream that a
+/// CPU would see coming.
 #[derive(Clone, Copy)]
-struct Ahead<E>(Option<*const E>);
+struct Ahead<E>(Option<Strided<E>>);
 
 impl<E> Ahead<E> {
     /// Bytes that are fetched at a time on every current CPU.
     const LINE: usize = 64;
 
-    /// Fetches `count` numbers of the block.
+    /// Fetches `count` numbers of a row, from column `col` on.
     #[inline(always)]
-    fn fetch(self, start: usize, count: usize) {
+    fn fetch(self, row: usize, col: usize, count: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(next) = self.0 {
-            for at in (start..start + count).step_by(Self::LINE / size_of::<E>()) {
+        if let Some(Strided { data, stride }) = self.0 {
+            for col in (col..col + count).step_by(Self::LINE / size_of::<E>()) {
                 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
                 // SAFETY: a prefetch of any address is allowed, and changes nothing but the caches.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(at).cast()) };
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(data.wrapping_add(row * stride + col).cast()) };
             }
         }
     }
@@ -224,8 +224,7 @@ impl<U: Sync, E: Element, const T: usize> Job<'_, U, E, T> {
             true => Strided { data: copy.as_ptr(), stride: cols },
             false => Strided { data: held.as_ptr(), stride },
         };
-        let has_next = stride == cols && first + ROWS < rows;
-        let next = has_next.then(|| data[(first + ROWS) * stride..].as_ptr());
+        let next = (first + ROWS < rows).then(|| data[(first + ROWS) * stride..].as_ptr());
         for (group, x) in self.x.chunks_exact(self.padded).enumerate() {
             let token = group * T;
             let tokens = T.min(self.tokens - token);
@@ -238,7 +237,8 @@ impl<U: Sync, E: Element, const T: usize> Job<'_, U, E, T> {
                 for start in (0..cols).step_by(D::PART) {
                     let weight = Strided { data: weight.data.add(start), ..weight };
                     // A later group finds the block in the caches.
-                    let ahead = Ahead(next.filter(|_| group == 0).map(|next| next.wrapping_add(start * ROWS)));
+                    let next = next.filter(|_| group == 0).map(|next| next.wrapping_add(start));
+                    let ahead = Ahead(next.map(|data| Strided { data, stride }));
                     let part = D::part::<E, T>(weight, D::PART.min(cols - start), &x[start / D::UNIT..], ahead);
                     if start == 0 && self.write == Write::Replace {
                         sums = part;

@@ -89,12 +89,12 @@ unsafe fn wide<E: Element, const T: usize>(
     let mut sums = [_mm512_setzero_ps(); T];
     let mut rest = Vec::new();
     for start in (0..cols).step_by(LANES) {
-        ahead.fetch(start * ROWS, LANES * ROWS);
         // SAFETY: the caller vouches for the rows of the weight; `x` is padded to whole steps.
         unsafe {
             let rows = weight.step(start, LANES, cols, &mut rest);
             let mut square = [_mm512_setzero_si512(); ROWS];
             for (row, square) in square.iter_mut().enumerate() {
+                ahead.fetch(row, start, LANES);
                 *square = _mm512_castps_si512(E::load_wide(rows.data.add(row * rows.stride)));
             }
             let columns = transposed(square);
@@ -125,12 +125,12 @@ unsafe fn pairs<E: Element, const T: usize>(
     let step = 2 * LANES * E::LANE_PAIRS;
     let mut rest = Vec::new();
     for start in (0..cols).step_by(step) {
-        ahead.fetch(start * ROWS, step * ROWS);
         // SAFETY: as in `wide`.
         unsafe {
             let rows = weight.step(start, step, cols, &mut rest);
             let mut square = [_mm512_setzero_si512(); ROWS];
             for (row, square) in square.iter_mut().enumerate() {
+                ahead.fetch(row, start, step);
                 *square = E::load_lanes(rows.data.add(row * rows.stride));
             }
             let columns = transposed(square);
@@ -170,7 +170,7 @@ unsafe fn wide_broadcast<E: Element, const T: usize>(
         unsafe {
             let rows = weight.step(start, CHUNK, cols, &mut rest);
             for (row, widened) in widened.iter_mut().enumerate() {
-                ahead.fetch(start * ROWS + row * CHUNK, CHUNK);
+                ahead.fetch(row, start, CHUNK);
                 for col in (0..CHUNK).step_by(LANES) {
                     let numbers = E::load_wide(rows.data.add(row * rows.stride + col));
                     _mm512_storeu_ps(widened.as_mut_ptr().add(col), numbers);
@@ -205,7 +205,7 @@ unsafe fn pairs_broadcast<E: Element, const T: usize>(
         unsafe {
             let rows = weight.step(start, CHUNK, cols, &mut rest);
             for (row, rounded) in rounded.iter_mut().enumerate() {
-                ahead.fetch(start * ROWS + row * CHUNK, CHUNK);
+                ahead.fetch(row, start, CHUNK);
                 for pair in (0..CHUNK / 2).step_by(LANES * E::LANE_PAIRS) {
                     let lanes = E::load_lanes(rows.data.add(row * rows.stride + 2 * pair));
                     for index in 0..E::LANE_PAIRS {

@@ -15,6 +15,7 @@ use crate::{
     output::{self, Format},
     plot,
     progress::{self, TrainingProgress, Watch},
+    report,
     samples::Samples,
     settings::{Origin, Resolved, write_yaml},
 };
@@ -100,11 +101,11 @@ fn tell(curves: &Curves, summary: &TrainSummary) {
         eprintln!("{}", plot::curve(&curve, "step", output::stderr_width()));
     }
     eprintln!(
-        "{} steps in {}, mean loss {:.4}, {} tokens",
-        summary.global_step,
+        "{} in {}, mean loss {:.4}, {}",
+        report::counted(summary.global_step, "step"),
         progress::clock(Duration::from_secs_f64(summary.train_runtime)),
         summary.train_loss,
-        summary.num_tokens
+        report::counted(summary.num_tokens, "token")
     );
     if summary.stopped_early {
         eprintln!("stopped early: evaluations were no longer better");

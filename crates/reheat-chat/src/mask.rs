@@ -100,17 +100,17 @@ impl TurnShape {
                 }
             }
         }
-        let prompt_fits = match before.strip_prefix(&prompted) {
-            Some(rest) => rest.trim().is_empty() || preambles.iter().any(|preamble| preamble == rest),
-            // A prompt for thinking fits no answer without a thought; whether it fits one is seen at the message.
-            None => !generation_prompt.trim().is_empty(),
-        };
+        let prompt_fits = !prompted.is_empty()
+            && match before.strip_prefix(&prompted) {
+                Some(rest) => rest.trim().is_empty() || preambles.iter().any(|preamble| preamble == rest),
+                // A prompt for thinking fits no answer without a thought; whether it fits one is seen at the message.
+                None => !generation_prompt.trim().is_empty(),
+            };
         // Space alone is the template's; a token that it shares with the content is trained all the same.
         preambles.retain(|preamble| !preamble.trim().is_empty());
         preambles.sort_unstable();
         preambles.dedup();
         let ends = turn_ends(between, after, template.tokens());
-        let prompt_fits = prompt_fits && !prompted.is_empty();
         Self { generation_prompt, preambles, ends, prompt_fits, is_known: true }
     }
 

@@ -184,7 +184,7 @@ unsafe fn wide_broadcast<E: Element, const T: usize>(
             }
         }
     }
-    stored(transposed(sums.map(|sum| _mm512_castps_si512(sum))).map(|sum| _mm512_castsi512_ps(sum)))
+    stored(turned(sums))
 }
 
 /// Sixteen rows of `x` in lanes, in pairs of bf16.
@@ -226,7 +226,7 @@ unsafe fn pairs_broadcast<E: Element, const T: usize>(
             }
         }
     }
-    stored(transposed(sums.map(|sum| _mm512_castps_si512(sum))).map(|sum| _mm512_castsi512_ps(sum)))
+    stored(turned(sums))
 }
 
 impl<E: Element> Strided<E> {
@@ -255,6 +255,13 @@ impl<E: Element> Strided<E> {
         }
         Self { data: copy.as_ptr(), stride: count }
     }
+}
+
+/// Rows of `x` in lanes to weight rows in lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn turned(sums: [__m512; ROWS]) -> [__m512; LANES] {
+    transposed(sums.map(|sum| _mm512_castps_si512(sum))).map(|sum| _mm512_castsi512_ps(sum))
 }
 
 #[inline]
